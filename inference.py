@@ -1,0 +1,80 @@
+"""Transcribes a folder: ``python inference.py checkpoint=DIR data_dir=DIR save_dir=DIR decoder=NAME``.
+
+Writes ``save_dir/ID.txt`` as it goes. A recording that cannot be read is named at the end and costs nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from src.datasets import BucketBatchSampler, PreparedDataset, Skipped, build_loader
+from src.recognizer import Recognizer
+from src.utils.build import build
+from src.utils.errors import UserError
+from src.utils.hydra_door import hydra_door
+
+
+@hydra_door(default="inference")
+def main(config: DictConfig) -> None:
+    recognizer = Recognizer.load(
+        config.checkpoint, config.decoder, config.device, OmegaConf.to_container(config.search, resolve=True)
+    )
+    if config.datasets.get(config.split) is None:
+        known = ", ".join(config.datasets)
+        raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
+    dataset = build(config.datasets[config.split])
+    if len(dataset) == 0 and not dataset.skipped:
+        raise UserError(f"data_dir={config.data_dir}: no recordings found")
+    save_dir = Path(config.save_dir)
+    written, skipped = transcribe(dataset, recognizer, save_dir, config)
+    print(f"{written} transcripts in {save_dir}")
+    for item in skipped:
+        print(f"skipped {item.id}: {item.reason}")
+    if skipped:
+        print(f"{len(skipped)} of {written + len(skipped)} recordings were skipped")
+    if skipped and not written:
+        raise UserError(f"data_dir={config.data_dir}: none of its recordings could be transcribed")
+
+
+def transcribe(dataset, recognizer: Recognizer, save_dir: Path, config: DictConfig) -> tuple[int, list[Skipped]]:
+    """Writes a text for every recording; returns how many there are now and which were left out."""
+    done = {i for i in dataset.ids if config.resume and (save_dir / f"{i}.txt").is_file()}
+    rows = [row for row, utterance_id in enumerate(dataset.ids) if utterance_id not in done]
+    # Longest first: the estimate of the bar is then on the safe side, and memory runs out at once or never.
+    sampler = BucketBatchSampler(dataset.durations[rows], **config.batching, shuffle=False)
+    sampler = RowSubset(sampler, rows)
+    loader = build_loader(PreparedDataset(dataset), sampler, config.num_workers)
+    skipped = list(dataset.skipped)
+    written, audio_s, started = len(done), 0.0, time.monotonic()
+    with tqdm(total=len(rows), desc=config.decoder, unit="clip") as bar:
+        for batch in loader:
+            skipped += batch["skipped"]
+            bar.update(len(batch["skipped"]))
+            if "audio" not in batch:
+                continue
+            for transcript in recognizer.recognize(batch):
+                write_text(save_dir / f"{transcript.id}.txt", transcript.text)
+                written += 1
+            bar.update(len(batch["utterance_id"]))
+            audio_s += float(batch["audio_lengths"].sum()) / recognizer.model.frontend.sample_rate
+    seconds = time.monotonic() - started
+    if audio_s:
+        print(f"real-time factor {seconds / audio_s:.4f} ({audio_s:.0f} s of audio in {seconds:.1f} s)")
+    return written, skipped
+
+
+def write_text(path: Path, text: str) -> None:
+    """Complete or not at all, so that resume=true can trust what is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# From a fresh clone to a scored transcript: environment, synthetic corpus, training, inference, metrics.
+# Run it again to reuse what is there, or to go on after an interruption.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh requirements.txt
+
+corpus=data/quickstart_corpus
+run=saved/quickstart
+
+python scripts/make_synthetic_corpus.py --out "$corpus" --hours 2.5
+python train.py -cn=quickstart trainer.resume_from=auto
+
+table=""
+for decoder in greedy beam; do
+    python inference.py checkpoint="$run" data_dir="$corpus/test" save_dir="$run/predictions/$decoder" \
+        decoder="$decoder" resume=true
+    report="$(python calc_metrics.py --references "$corpus/test/transcriptions" \
+        --predictions "$run/predictions/$decoder" --json "$run/predictions/$decoder.json")"
+    table+="$(printf '%-7s %s  %s' "$decoder" "$(sed -n 1p <<<"$report")" "$(sed -n 2p <<<"$report")")"$'\n'
+done
+
+echo
+echo "held-out voices and sentences:"
+printf '%s' "$table"
+echo
+echo "corpus        $corpus"
+echo "checkpoint    $run/checkpoints/$(cat "$run/checkpoints/best")"
+echo "transcripts   $run/predictions"
+echo "samples page  $run/samples/index.html"

@@ -1,0 +1,54 @@
+"""External knowledge in a beam search, on the search's own tensors (language models, hotwords, length)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Scorer(Protocol):
+    """Scores every token after every hypothesis of a beam. State is whatever the scorer likes.
+
+    Column 0 of a score belongs to the end of the sentence and is ignored by CTC searches, which ask
+    ``finish`` instead.
+    """
+
+    def start(self, batch_size: int) -> Any:
+        """The state of one empty hypothesis per utterance."""
+
+    def score(self, state: Any) -> Tensor:
+        """[B, K, V] natural-log scores of each next token."""
+
+    def advance(self, state: Any, parents: Tensor, tokens: Tensor) -> Any:
+        """The state after hypothesis k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged)."""
+
+    def finish(self, state: Any) -> Tensor:
+        """[B, K] score of ending the sentence here."""
+
+
+class LengthBonus:
+    """One point per token: offsets a language model's preference for short sentences.
+
+    >>> bonus = LengthBonus(vocab_size=3)
+    >>> bonus.score(bonus.start(batch_size=1)).tolist()
+    [[[0.0, 1.0, 1.0]]]
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def start(self, batch_size: int) -> Tensor:
+        return torch.zeros(batch_size, 1)
+
+    def score(self, state: Tensor) -> Tensor:
+        points = torch.ones(*state.shape, self.vocab_size, device=state.device)
+        points[..., 0] = 0.0
+        return points
+
+    def advance(self, state: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
+        return torch.zeros_like(tokens, dtype=torch.float32)
+
+    def finish(self, state: Tensor) -> Tensor:
+        return state

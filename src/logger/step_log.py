@@ -1,0 +1,53 @@
+"""An append-only JSON-lines file, one record a line, that stays true when a run is killed and resumed.
+
+A killed run has written past its last checkpoint. The first record after a resume says how far back it went,
+and what the lost steps wrote is dropped there, so that no curve holds two histories. A line torn by the kill
+is dropped too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class StepLog:
+    """Records ``{"step": int, ...}`` in ``path``.
+
+    Without ``resume`` the file begins anew. Every append is flushed.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self._rewind = resume and path.exists()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._rewind:
+            path.write_text("", encoding="utf-8")
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds one record."""
+        if self._rewind:
+            self.rewrite([old for old in self.read() if old["step"] < record["step"]])
+            self._rewind = False
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records, oldest first."""
+        records = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return records
+
+    def rewrite(self, records: list[dict[str, Any]]) -> None:
+        """Replaces the file in one move."""
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(
+            "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8"
+        )
+        os.replace(temporary, self.path)

@@ -1,0 +1,3 @@
+from src.loss.ctc import CTCObjective
+
+__all__ = ["CTCObjective"]

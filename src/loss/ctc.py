@@ -1,0 +1,63 @@
+"""The CTC objective, summed, with what it had to leave out counted and named."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
+    """Least encoder frames an alignment takes: every token, and a blank between equal neighbours. [B, U] -> [B].
+
+    >>> frames_needed(torch.tensor([[5, 5, 7], [5, 6, 0]]), torch.tensor([3, 2])).tolist()
+    [4, 2]
+    """
+    inside = torch.arange(1, tokens.size(1), device=tokens.device) < token_lengths[:, None]
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & inside
+    return token_lengths + repeats.sum(1)
+
+
+class CTCObjective(nn.Module):
+    """Negative log likelihood of the tokens over all alignments (Graves et al., 2006), in float32.
+
+    Returns sums and a normaliser (the number of target tokens that were scored), so that accumulation and
+    uneven batches give the same gradient as one large batch. A clip with fewer frames than its transcript
+    needs has no alignment: its infinite loss counts as zero and its id is returned.
+    """
+
+    def __init__(self, blank: int = 0) -> None:
+        super().__init__()
+        self.blank = blank
+
+    def forward(
+        self,
+        log_probs: Tensor,
+        encoded_lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        utterance_id: list[str],
+        **batch,
+    ) -> dict:
+        """log_probs [B, T', V], encoded_lengths [B], tokens [B, U], token_lengths [B].
+
+        Returns ``loss_sum`` (scalar), ``normalizer`` (scalar), ``parts`` (name -> scalar sum over the same
+        normaliser) and ``too_short`` (ids left out).
+        """
+        losses = F.ctc_loss(
+            log_probs.float().transpose(0, 1),
+            tokens,
+            encoded_lengths,
+            token_lengths,
+            blank=self.blank,
+            reduction="none",
+            zero_infinity=True,
+        )
+        alignable = frames_needed(tokens, token_lengths) <= encoded_lengths
+        loss_sum = losses.sum()
+        return {
+            "loss_sum": loss_sum,
+            "normalizer": (token_lengths * alignable).sum(),
+            "parts": {"ctc": loss_sum.detach()},
+            "too_short": [i for i, ok in zip(utterance_id, alignable.tolist(), strict=True) if not ok],
+        }

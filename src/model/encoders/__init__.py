@@ -1,0 +1,5 @@
+from src.model.encoders.conformer import ConformerEncoder
+from src.model.encoders.deepspeech2 import DeepSpeech2Encoder
+from src.model.encoders.mlp import MLPEncoder
+
+__all__ = ["ConformerEncoder", "DeepSpeech2Encoder", "MLPEncoder"]

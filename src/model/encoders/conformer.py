@@ -1,0 +1,138 @@
+"""Conformer encoder (Gulati et al., arXiv 2005.08100), written for variable lengths.
+
+Design choices: pre-norm blocks exactly as in the paper (half feed-forward, attention, convolution, half
+feed-forward, layer norm); layer norm instead of batch norm inside the convolution by default; every module
+that mixes frames (attention, both kinds of convolution) is masked.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.encoders.attention import ATTENTIONS
+from src.model.encoders.subsampling import Conv2dSubsampling
+from src.model.normalization import build_norm
+from src.utils.masks import valid_positions
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, Linear x4, Swish, dropout, Linear, dropout (paper, fig. 4)."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.contract = nn.Linear(hidden_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        return self.dropout(self.contract(self.dropout(F.silu(self.expand(self.norm(x))))))
+
+
+class ConvolutionModule(nn.Module):
+    """LayerNorm, pointwise, GLU, depthwise, norm, Swish, pointwise, dropout (paper, fig. 2)."""
+
+    def __init__(self, dim: int, kernel_size: int, dropout: float, norm: str) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={kernel_size} must be odd, so that a frame sits in the middle")
+        self.norm = nn.LayerNorm(dim)
+        self.gate = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.depthwise_norm = build_norm(norm, dim)
+        self.output = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D], valid [B, T] -> [B, T, D]."""
+        x = F.glu(self.gate(self.norm(x)), dim=-1) * valid.unsqueeze(-1)
+        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        x = F.silu(self.depthwise_norm(x, valid))
+        return self.dropout(self.output(x))
+
+
+class ConformerBlock(nn.Module):
+    """x + FFN/2, + attention, + convolution, + FFN/2, LayerNorm (paper, eq. 1)."""
+
+    def __init__(
+        self, dim: int, num_heads: int, ff_multiple: int, kernel_size: int, dropout: float, attention: str, norm: str
+    ) -> None:
+        super().__init__()
+        self.feed_forward_in = FeedForward(dim, ff_multiple * dim, dropout)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = ATTENTIONS[attention](dim, num_heads, dropout)
+        self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm)
+        self.feed_forward_out = FeedForward(dim, ff_multiple * dim, dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """x [B, T, D], valid [B, T] -> [B, T, D]."""
+        x = x + 0.5 * self.feed_forward_in(x)
+        x = x + self.dropout(self.attention(self.attention_norm(x), valid))
+        x = x + self.convolution(x, valid)
+        x = x + 0.5 * self.feed_forward_out(x)
+        return self.norm(x)
+
+
+class ConformerEncoder(nn.Module):
+    """Subsampling by 4, then ``num_layers`` Conformer blocks.
+
+    Args:
+        num_features: F of the frontend.
+        dim, num_layers, num_heads, kernel_size: S 144/16/4/31, M 256/17/4/31, L 512/18/8/31 in the paper.
+        ff_multiple: expansion of the feed-forward modules.
+        dropout: after every module, inside the feed-forward and on attention weights.
+        attention: ``relative`` (the paper's) or ``rotary`` (faster: PyTorch's fused attention).
+        norm: of the convolution module; ``layer`` or ``batch`` (the paper's, here ignoring padding).
+        subsampling_channels: channels of the subsampling; ``dim`` when not given.
+
+    Example:
+        >>> encoder = ConformerEncoder(80, dim=32, num_layers=2, num_heads=4, kernel_size=7)
+        >>> encoded, lengths = encoder(torch.randn(2, 100, 80), torch.tensor([100, 50]))
+        >>> encoded.shape, lengths.tolist()
+        (torch.Size([2, 25, 32]), [25, 13])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        dim: int = 144,
+        num_layers: int = 16,
+        num_heads: int = 4,
+        kernel_size: int = 31,
+        ff_multiple: int = 4,
+        dropout: float = 0.1,
+        attention: str = "rotary",
+        norm: str = "layer",
+        subsampling_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        if attention not in ATTENTIONS:
+            raise ValueError(f"attention={attention!r} is unknown; choose one of {sorted(ATTENTIONS)}")
+        self.dim = dim
+        self.subsampling = Conv2dSubsampling(num_features, dim, subsampling_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            ConformerBlock(dim, num_heads, ff_multiple, kernel_size, dropout, attention, norm)
+            for _ in range(num_layers)
+        )
+
+    @property
+    def subsampling_factor(self) -> int:
+        """Frontend frames per encoder frame."""
+        return self.subsampling.factor
+
+    def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, F], feature_lengths [B] -> encoded [B, T', D] (padding is zero), encoded_lengths [B]."""
+        x, lengths = self.subsampling(features, feature_lengths)
+        valid = valid_positions(lengths, x.size(1))
+        # A clip without a single frame would leave the softmax nothing to attend to.
+        attended = valid | (torch.arange(x.size(1), device=x.device) == 0)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, attended)
+        return x * valid.unsqueeze(-1), lengths

@@ -1,0 +1,47 @@
+"""What every family is: a frontend and an encoder, plus what its objective and its searches need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SpeechModel(nn.Module, ABC):
+    """Audio in, something to search in out.
+
+    The frontend belongs to the model and is saved with it, so weights never meet other features.
+    """
+
+    def __init__(self, frontend: nn.Module, encoder: nn.Module) -> None:
+        super().__init__()
+        self.frontend = frontend
+        self.encoder = encoder
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds per encoder frame."""
+        return self.frontend.hop / self.frontend.sample_rate * self.encoder.subsampling_factor
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, F], feature_lengths [B] -> encoded [B, T', D], encoded_lengths [B]; T may be 0."""
+        if features.size(1) == 0:
+            features = F.pad(features, (0, 0, 0, 1))
+        return self.encoder(features, feature_lengths)
+
+    @abstractmethod
+    def forward(self, features: Tensor, feature_lengths: Tensor, **batch) -> dict[str, Tensor]:
+        """What the family's objective reads, by the names of ``docs/contracts.md``.
+
+        Targets in the batch are used when they are there; without them the encoder's part is returned.
+        """
+
+    @abstractmethod
+    def search_inputs(self, outputs: dict[str, Tensor]) -> tuple:
+        """The positional arguments of the family's searches, from what ``forward`` returned."""

@@ -1,0 +1,132 @@
+"""Audio in, text out: the one path that ``inference.py``, the demo and evaluation during training share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.checkpoint import Checkpoint
+from src.datasets import load_audio
+from src.decoding import Hypothesis
+from src.model import SpeechModel
+from src.text_encoder import TextEncoder
+from src.utils.devices import choose_device
+from src.utils.errors import UserError
+
+WORD_START = "▁"
+
+
+@dataclass
+class Transcript:
+    """What was said in one recording."""
+
+    id: str
+    text: str
+    words: list[tuple[str, float, float, float]]  # text, start in s, end in s, confidence in (0, 1]
+    hypotheses: list[Hypothesis] = field(repr=False, default_factory=list)  # best first, with their texts
+
+
+class Recognizer:
+    """A model, its tokenizer and a search.
+
+    Example (with a checkpoint directory):
+        ``Recognizer.load("checkpoints/demo", decoder="beam").transcribe(["a.wav", "b.flac"])``
+    """
+
+    def __init__(self, model: SpeechModel, text_encoder: TextEncoder, search: Any) -> None:
+        self.model = model
+        self.text_encoder = text_encoder
+        self.search = search
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint_dir: str | Path,
+        decoder: str = "greedy",
+        device: str = "auto",
+        overrides: dict[str, Any] | None = None,
+    ) -> Recognizer:
+        """Opens a shared checkpoint.
+
+        Args:
+            checkpoint_dir: the directory, a run's folder, or a pointer file such as ``checkpoints/best``.
+            decoder: a name from the checkpoint's ``decoders``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
+            overrides: settings of the search to replace, e.g. ``{"beam_size": 50}``.
+
+        Raises ``UserError`` for anything missing, damaged or unknown.
+        """
+        checkpoint = Checkpoint.open(checkpoint_dir)
+        search = checkpoint.search(decoder, overrides)
+        return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search)
+
+    def transcribe(self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16) -> list[Transcript]:
+        """Files of any format and rate, or arrays [N] of 16 kHz samples in [-1, 1]; results in their order.
+
+        A file's id is its name without the suffix, an array's its position. Raises ``AudioError`` for a
+        recording that cannot be read.
+        """
+        sample_rate = self.model.frontend.sample_rate
+        clips = []
+        for position, recording in enumerate(recordings):
+            if isinstance(recording, np.ndarray):
+                if recording.ndim != 1 or not np.isfinite(recording).all():
+                    raise UserError(f"recording {position}: expected finite samples [N], got {recording.shape}")
+                clips.append((str(position), recording.astype(np.float32, copy=False)))
+            else:
+                clips.append((Path(recording).stem, load_audio(recording, sample_rate)))
+        order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))
+        results: dict[int, Transcript] = {}
+        for start in range(0, len(order), batch_size):
+            positions = order[start : start + batch_size]
+            audio = [torch.from_numpy(clips[position][1]) for position in positions]
+            batch = {
+                "utterance_id": [clips[position][0] for position in positions],
+                "audio": torch.nn.utils.rnn.pad_sequence(audio, batch_first=True),
+                "audio_lengths": torch.tensor([len(clip) for clip in audio]),
+            }
+            results.update(zip(positions, self.recognize(batch), strict=True))
+        return [results[position] for position in range(len(clips))]
+
+    @torch.inference_mode()
+    def recognize(self, batch: dict) -> list[Transcript]:
+        """One collated batch (``audio`` [B, N], ``audio_lengths`` [B], ``utterance_id``) -> B transcripts."""
+        device = self.model.device
+        features, feature_lengths = self.model.frontend(batch["audio"].to(device), batch["audio_lengths"].to(device))
+        return self.decode(self.model(features, feature_lengths), batch["utterance_id"])
+
+    def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
+        """Searches in what the model returned for a batch."""
+        found = self.search(*self.model.search_inputs(outputs))
+        return [self._transcript(i, hypotheses) for i, hypotheses in zip(utterance_ids, found, strict=True)]
+
+    def _transcript(self, utterance_id: str, hypotheses: list[Hypothesis]) -> Transcript:
+        for hypothesis in hypotheses:
+            hypothesis.text = self.text_encoder.decode(hypothesis.tokens)
+        best = hypotheses[0]
+        return Transcript(utterance_id, best.text, self._words(best), hypotheses)
+
+    def _words(self, hypothesis: Hypothesis) -> list[tuple[str, float, float, float]]:
+        """Groups tokens at word starts; a word's confidence is the geometric mean of its tokens' posteriors."""
+        groups: list[list[int]] = []
+        for position, token in enumerate(hypothesis.tokens):
+            piece = self.text_encoder.tokens[token]
+            if piece.startswith(WORD_START) or not groups:
+                groups.append([])
+            if piece != WORD_START:
+                groups[-1].append(position)
+        words = []
+        for group in filter(None, groups):
+            text = self.text_encoder.decode([hypothesis.tokens[position] for position in group])
+            start = hypothesis.token_times[group[0]] * self.model.frame_s
+            end = (hypothesis.token_times[group[-1]] + 1) * self.model.frame_s
+            mean = sum(hypothesis.token_log_probs[position] for position in group) / len(group)
+            words.append((text, round(start, 3), round(end, 3), math.exp(min(mean, 0.0))))
+        return words

@@ -1,0 +1,72 @@
+"""One pass over a data set: every metric, the loss and the samples come from the same decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from src.metrics import corpus_error_rates
+from src.recognizer import Recognizer
+from src.text_encoder import TextEncoder
+from src.trainer.step import TrainingStep
+
+
+@dataclass
+class Evaluation:
+    """Scores of one data set."""
+
+    metrics: dict[str, float]  # loss, wer_NAME and cer_NAME of each search (fractions)
+    references: dict[str, str]  # by utterance id
+    predictions: dict[str, dict[str, str]] = field(repr=False)  # search name -> utterance id -> text
+    skipped: list = field(repr=False, default_factory=list)
+
+
+@torch.inference_mode()
+def evaluate(
+    step: TrainingStep,
+    text_encoder: TextEncoder,
+    searches: Mapping[str, Any],
+    batches: Iterable[dict],
+    progress: str | None = None,
+) -> Evaluation:
+    """Scores the model of ``step`` on batches with transcripts, with each of ``searches``.
+
+    Utterances without a usable transcript or audio are left out and listed in ``skipped``.
+    """
+    was_training = step.training
+    step.eval()
+    device = step.model.device
+    recognizers = {name: Recognizer(step.model, text_encoder, search) for name, search in searches.items()}
+    loss_sum, normalizer = 0.0, 0
+    references: dict[str, str] = {}
+    predictions: dict[str, dict[str, str]] = {name: {} for name in searches}
+    skipped = []
+    for batch in tqdm(batches, desc=progress, leave=False, disable=progress is None):
+        skipped += batch["skipped"]
+        if "tokens" not in batch:
+            continue
+        losses, outputs = step(to_device(batch, device))
+        loss_sum += float(losses["loss_sum"])
+        normalizer += int(losses["normalizer"])
+        references.update(zip(batch["utterance_id"], batch["text"], strict=True))
+        for name, recognizer in recognizers.items():
+            for transcript in recognizer.decode(outputs, batch["utterance_id"]):
+                predictions[name][transcript.id] = transcript.text
+    step.train(was_training)
+    metrics = {"loss": loss_sum / max(1, normalizer)}
+    for name in searches:
+        rates = corpus_error_rates(list(references.values()), [predictions[name][i] for i in references])
+        metrics[f"wer_{name}"], metrics[f"cer_{name}"] = rates["wer"], rates["cer"]
+    return Evaluation(metrics, references, predictions, skipped)
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """The batch with its tensors on the device."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }

@@ -1,0 +1,155 @@
+"""What a run says of itself: the progress bar, the writers, and the card of its checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from src.logger import Sample, Writers
+from src.metrics import corpus_error_rates
+from src.trainer.evaluation import Evaluation
+from src.utils.plots import spectrogram_figure
+from src.utils.seeding import addressed_rng
+
+
+class Reporter:
+    """Collects what the loop notes and tells the bar and the writers at the right moments."""
+
+    def __init__(
+        self, writers: Writers, frontend: nn.Module, dev_loader: Any | None, num_samples: int, seed: int
+    ) -> None:
+        self.writers = writers
+        self.frontend = frontend
+        self.dev_loader = dev_loader
+        self.num_samples = num_samples
+        self.seed = seed
+        self.bar: tqdm | None = None
+        self.skipped: dict[str, str] = {}  # utterance id -> reason, over the whole run
+        self.counts: Counter[str] = Counter()
+        self.losses: list[float] = []
+        self.audio_s = 0.0
+        self.since = time.monotonic()
+        self.example: dict | None = None
+        self.shown: dict[str, str] = {}
+
+    def note_skipped(self, skipped: list) -> None:
+        for item in skipped:
+            if item.id not in self.skipped:
+                self.say(f"skipped {item.id}: {item.reason}")
+            self.skipped[item.id] = item.reason
+
+    def note_batch(self, batch: dict, too_short: list[str]) -> None:
+        """One micro-batch; ``too_short`` are ids whose transcript has no alignment."""
+        self.audio_s += float(batch["audio_lengths"].sum()) / 16_000
+        self.example = batch
+        for utterance_id in too_short:
+            reason = "its transcript has more symbols than the model has frames for it; its loss counts as 0"
+            if utterance_id not in self.skipped:
+                self.say(f"{utterance_id}: {reason}")
+            self.skipped[utterance_id] = reason
+        self.counts["too_short"] += len(too_short)
+
+    def note_step(self, step: int, parts: dict[str, float], norm: float, lr: float, log: bool) -> None:
+        """One optimizer step: loss parts per token, gradient norm before clipping, learning rate."""
+        loss = sum(parts.values())
+        self.losses.append(loss)
+        if not np.isfinite(norm):
+            self.counts["bad_steps"] += 1
+        if not log:
+            return
+        elapsed = max(1e-9, time.monotonic() - self.since)
+        self.writers.scalars(
+            step,
+            {
+                "train/loss": float(np.mean(self.losses)),
+                **{f"train/loss_{name}": value for name, value in parts.items()},
+                "train/gradient_norm": norm,
+                "train/learning_rate": lr,
+                "train/audio_s_per_s": self.audio_s / elapsed,
+                "train/too_short": self.counts["too_short"],
+                "train/bad_steps": self.counts["bad_steps"],
+                "train/skipped": len(self.skipped),
+            },
+        )
+        self._show(loss=f"{np.mean(self.losses):.3f}", lr=f"{lr:.1e}", speed=f"{self.audio_s / elapsed:.0f}x")
+        self.losses, self.audio_s, self.since = [], 0.0, time.monotonic()
+
+    def note_evaluation(self, step: int, evaluation: Evaluation, search: str) -> None:
+        """Dev scores, random samples with audio and picture, and one augmented training clip."""
+        metrics = evaluation.metrics
+        self.writers.scalars(step, {f"dev/{name}": value for name, value in metrics.items()})
+        self._show(dev_wer=f"{100 * metrics[f'wer_{search}']:.2f}%")
+        wer, cer = 100 * metrics[f"wer_{search}"], 100 * metrics[f"cer_{search}"]
+        self.say(f"step {step}: dev loss {metrics['loss']:.3f}  {search} WER {wer:.2f} %  CER {cer:.2f} %")
+        self.note_skipped(evaluation.skipped)
+        ids = list(evaluation.references)
+        rng = addressed_rng(self.seed, "samples", step)
+        chosen = rng.choice(len(ids), size=min(self.num_samples, len(ids)), replace=False)
+        self.writers.samples(step, "dev", self._samples(evaluation, search, [ids[i] for i in sorted(chosen)]))
+        if self.example is not None:
+            audio = self.example["audio"][0, : int(self.example["audio_lengths"][0])].float().cpu().numpy()
+            self.writers.audio(step, "train/augmented", audio, 16_000)
+            features = self._features(audio)
+            self.writers.figure(step, "train/augmented", spectrogram_figure(features, self.example["text"][0]))
+        self.since, self.audio_s = time.monotonic(), 0.0
+
+    def note_final(self, step: int, evaluation: Evaluation, searches: dict[str, Any]) -> None:
+        """Scores of the best checkpoint by every search."""
+        self.writers.scalars(step, {f"final/{name}": value for name, value in evaluation.metrics.items()})
+        for name in searches:
+            wer, cer = evaluation.metrics[f"wer_{name}"], evaluation.metrics[f"cer_{name}"]
+            self.say(f"best checkpoint on dev, {name}: WER {100 * wer:.2f} %  CER {100 * cer:.2f} %")
+        if self.skipped:
+            self.say(f"{len(self.skipped)} utterances could not be used, e.g. {', '.join(list(self.skipped)[:5])}")
+
+    def say(self, line: str) -> None:
+        """A line above the progress bar."""
+        tqdm.write(line)
+
+    @torch.inference_mode()
+    def _features(self, audio: np.ndarray) -> np.ndarray:
+        """[N] -> [T, F], as the model hears it."""
+        device = next(self.frontend.buffers()).device
+        features, _ = self.frontend(torch.from_numpy(audio)[None].to(device), torch.tensor([len(audio)], device=device))
+        return features[0].cpu().numpy()
+
+    def _show(self, **values: str) -> None:
+        self.shown.update(values)
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown)
+
+    def _samples(self, evaluation: Evaluation, search: str, ids: list[str]) -> list[Sample]:
+        prepared = self.dev_loader.dataset
+        rows = {utterance_id: row for row, utterance_id in enumerate(prepared.dataset.ids)}
+        samples = []
+        for utterance_id in ids:
+            target, prediction = evaluation.references[utterance_id], evaluation.predictions[search][utterance_id]
+            rates = corpus_error_rates([target], [prediction])
+            audio = prepared[rows[utterance_id]]["audio"].numpy()
+            spectrogram = self._features(audio)
+            samples.append(Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram))
+        return samples
+
+
+def model_card(name: str, config: dict[str, Any], steps: int, seconds: float, scores: dict[str, float]) -> str:
+    """The checkpoint's README.md: data, steps and scores, no local paths."""
+    training = config.get("training", {})
+    lines = [
+        f"# {name}",
+        "",
+        f"A speech recogniser trained with Lectern (`-cn={training.get('config', name)}`).",
+        "",
+        f"- data: {training.get('data', 'not stated')}",
+        f"- optimizer steps: {steps}, {seconds / 60:.0f} minutes of training",
+        *(f"- dev {key}: {value:.4f}" for key, value in scores.items()),
+        "",
+        "Use: `python inference.py checkpoint=THIS_FOLDER data_dir=YOUR_FOLDER save_dir=predictions decoder=beam`",
+        "",
+    ]
+    return "\n".join(lines)

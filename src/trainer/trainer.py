@@ -1,0 +1,312 @@
+"""The training loop, for every family: it knows batches, one TrainingStep and files, but no model.
+
+Gradients are of sums and are divided once by the step's normaliser, so accumulating micro-batches equals one
+large batch. Each step's random numbers (dropout) are addressed by (seed, step): a resumed run repeats nothing
+and needs no generator state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from src.checkpoint import Checkpoint, write_checkpoint
+from src.logger import Writers
+from src.text_encoder import TextEncoder
+from src.trainer.ema import EMA
+from src.trainer.initialise import initialise_from
+from src.trainer.evaluation import Evaluation, evaluate, to_device
+from src.trainer.options import TrainerOptions
+from src.trainer.report import Reporter, model_card
+from src.trainer.run_folder import RunFolder
+from src.trainer.step import TrainingStep
+from src.utils.devices import choose_device, choose_precision
+from src.utils.errors import UserError
+from src.utils.seeding import addressed_rng
+
+# Losses are sums over some thousand tokens, so fp16 needs a smaller scale than the usual 65536.
+FIRST_SCALE = 64.0
+
+
+class Trainer:
+    """Trains, evaluates on dev, keeps the best and the last checkpoint.
+
+    Args:
+        step: model, objective and SpecAugment.
+        text_encoder: the tokenizer, saved with every checkpoint.
+        searches: name -> search; all are scored at the end, the first at each evaluation.
+        optimizer: over the parameters of ``step.model``.
+        make_scheduler: total optimizer steps -> learning rate schedule, stepped once per optimizer step.
+        train_loader: yields collated batches; its ``batch_sampler`` has ``set_epoch`` and a position.
+        dev_loader: yields every dev utterance once, or None for a run without evaluation.
+        writers: what is told about the run.
+        run_dir: the run's folder.
+        config: what the checkpoint's ``config.yaml`` says (model and decoders).
+        options: the knobs.
+        seed: addresses every random number of the run.
+    """
+
+    def __init__(
+        self,
+        *,
+        step: TrainingStep,
+        text_encoder: TextEncoder,
+        searches: dict[str, Any],
+        optimizer: torch.optim.Optimizer,
+        make_scheduler: Callable[[int], LRScheduler],
+        train_loader: Any,
+        dev_loader: Any | None,
+        writers: Writers,
+        run_dir: Path,
+        config: dict[str, Any],
+        options: TrainerOptions,
+        seed: int = 0,
+    ) -> None:
+        self.options = options
+        self.seed = seed
+        self.device = choose_device(options.device)
+        self.dtype = choose_precision(options.precision, self.device)
+        self.step = step.to(self.device)
+        self.text_encoder = text_encoder
+        self.searches = searches
+        self.optimizer = optimizer
+        self.train_loader = train_loader
+        self.dev_loader = dev_loader
+        self.config = config
+        self.folder = RunFolder(run_dir)
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=FIRST_SCALE, enabled=self.dtype == torch.float16)
+        self.ema = EMA(step.model, options.ema_decay) if options.ema_decay else None
+        self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
+        self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
+        self.scheduler = make_scheduler(self.total_steps)
+        self.reporter = Reporter(writers, step.model.frontend, dev_loader, options.num_samples, seed)
+
+        self.steps = 0  # optimizer steps done
+        self.epoch = 0  # passes over the training set done
+        self.position = 0  # micro-batches done in this pass
+        self.best = float("inf")
+        self.evaluations_without_gain = 0
+        self.bad_steps = 0
+        self.stopped_early = False
+        self.seconds = 0.0  # of training, over all sittings
+        self.scores: dict[str, float] = {}
+
+    def run(self) -> Path:
+        """Trains to the end and returns the best checkpoint (the last one when there is no dev set).
+
+        A run stopped by Ctrl-C has saved where it was.
+        """
+        resumed = self._resume_or_start()
+        self.reporter.writers.start(self.folder.directory, self.config, resume=resumed)
+        started = time.monotonic() - self.seconds
+        bar = tqdm(total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05)
+        self.reporter.bar = bar
+        try:
+            while not self._finished():
+                self._epoch(bar, started)
+            self._final_evaluation()
+        except KeyboardInterrupt:
+            self.seconds = time.monotonic() - started
+            self._save(is_best=False)
+            bar.close()
+            print(f"stopped at step {self.steps}; go on with the same command and trainer.resume_from=auto")
+            raise SystemExit(130) from None
+        finally:
+            bar.close()
+            self.reporter.writers.close()
+        return self.folder.pointed("best") or self.folder.pointed("last")
+
+    # ---- one pass over the data ----------------------------------------------------------------------------
+
+    def _finished(self) -> bool:
+        epochs_done = self.options.max_epochs is not None and self.epoch >= self.options.max_epochs
+        return epochs_done or self.steps >= self.total_steps or self.stopped_early
+
+    def _epoch(self, bar: tqdm, started: float) -> None:
+        sampler = self.train_loader.batch_sampler
+        sampler.set_epoch(self.epoch, self.position)
+        steps_before = self.steps
+        for group in _groups(self.train_loader, self.options.accumulate):
+            self._optimizer_step(group)
+            self.position += len(group)
+            self.seconds = time.monotonic() - started
+            bar.update(self.steps - bar.n)
+            every = self.options.evaluate_every_steps
+            if every and self.steps > steps_before and self.steps % every == 0:
+                self._evaluate_and_save()
+            steps_before = self.steps
+            if self.steps >= self.total_steps or self.stopped_early:
+                break
+        else:
+            self.epoch, self.position = self.epoch + 1, 0
+        every = self.options.evaluate_every_epochs
+        if every and self.position == 0 and self.epoch % every == 0 and not self.stopped_early:
+            self._evaluate_and_save()
+
+    def _optimizer_step(self, group: list[dict]) -> None:
+        """Accumulates the gradients of ``group`` and updates the weights once."""
+        self.step.train()
+        torch.manual_seed(int(addressed_rng(self.seed, "step", self.steps).integers(2**62)))
+        normalizer, parts = 0, {}
+        for batch in group:
+            self.reporter.note_skipped(batch["skipped"])
+            if "tokens" not in batch:
+                continue
+            batch = to_device(batch, self.device)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                losses, _ = self.step(batch)
+            self.scaler.scale(losses["loss_sum"]).backward()
+            normalizer = normalizer + losses["normalizer"]
+            for name, value in losses["parts"].items():
+                parts[name] = parts.get(name, 0.0) + value
+            self.reporter.note_batch(batch, losses["too_short"])
+        norm = self._update(max(1, int(normalizer)))
+        self.steps += 1
+        self.reporter.note_step(
+            self.steps,
+            {name: float(value) / max(1, int(normalizer)) for name, value in parts.items()},
+            norm,
+            self.optimizer.param_groups[0]["lr"],
+            log=self.steps % self.options.log_every_steps == 0,
+        )
+
+    def _update(self, normalizer: int) -> float:
+        """Divides, measures, clips and applies the gradient; a NaN or infinite one is dropped. Returns its norm."""
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
+        for gradient in gradients:
+            gradient.div_(normalizer)
+        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(0.0)
+        finite = bool(norm.isfinite()) and bool(gradients)
+        if finite:
+            if self.options.clip_norm:
+                torch.nn.utils.clip_grads_with_norm_(self.step.parameters(), self.options.clip_norm, norm)
+            self.scaler.step(self.optimizer)
+            if self.ema:
+                self.ema.update(self.step.model, self.steps)
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+        self.scaler.update()
+        # A dropped step still moves the schedule, so that it stays a function of the step alone.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scheduler.step()
+        if self.bad_steps >= self.options.max_bad_steps:
+            raise UserError(
+                f"step {self.steps}: the gradient was NaN or infinite {self.bad_steps} times in a row; lower the "
+                f"learning rate, or use trainer.precision=fp32"
+            )
+        return float(norm)
+
+    # ---- dev scores and checkpoints ------------------------------------------------------------------------
+
+    def _evaluate(self, searches: dict[str, Any]) -> Evaluation | None:
+        if self.dev_loader is None:
+            return None
+        with self._shared_weights():
+            evaluation = evaluate(self.step, self.text_encoder, searches, self.dev_loader, progress="dev")
+        if not evaluation.references:
+            raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
+        self.scores = evaluation.metrics
+        return evaluation
+
+    def _evaluate_and_save(self) -> None:
+        name = next(iter(self.searches))
+        evaluation = self._evaluate({name: self.searches[name]})
+        is_best = True
+        if evaluation is not None:
+            if self.options.monitor not in evaluation.metrics:
+                known = ", ".join(evaluation.metrics)
+                raise UserError(f"trainer.monitor={self.options.monitor} is not measured; choose one of: {known}")
+            score = evaluation.metrics[self.options.monitor]
+            is_best = score < self.best
+            self.best = min(score, self.best)
+            self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
+            patience = self.options.patience
+            self.stopped_early = patience is not None and self.evaluations_without_gain >= patience
+            self.reporter.note_evaluation(self.steps, evaluation, name)
+        self._save(is_best)
+
+    def _final_evaluation(self) -> None:
+        """Saves the end of the run, then scores its best checkpoint with every search."""
+        last = self.folder.pointed("last")
+        if last is None or last.name != f"step-{self.steps}":
+            self._evaluate_and_save()
+        if self.dev_loader is None:
+            return
+        best = Checkpoint.open(self.folder.pointed("best")).model().to(self.device)
+        final = TrainingStep(best, self.step.objective, None)
+        evaluation = evaluate(final, self.text_encoder, self.searches, self.dev_loader, progress="dev, all searches")
+        self.reporter.note_final(self.steps, evaluation, self.searches)
+
+    def _save(self, is_best: bool) -> None:
+        card = model_card(self.folder.directory.name, self.config, self.steps, self.seconds, self.scores)
+
+        def write(directory: Path) -> None:
+            with self._shared_weights():
+                write_checkpoint(directory, self.step.model, self.config, self.text_encoder, card)
+
+        self.folder.save(self.steps, write, self._state(), is_best)
+
+    def _shared_weights(self) -> AbstractContextManager:
+        return self.ema.applied_to(self.step.model) if self.ema else nullcontext()
+
+    # ---- resuming ------------------------------------------------------------------------------------------
+
+    COUNTERS = ("steps", "epoch", "position", "best", "evaluations_without_gain", "bad_steps", "stopped_early", "seconds")
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "counters": {name: getattr(self, name) for name in self.COUNTERS},
+            "seed": self.seed,
+            "total_steps": self.total_steps,
+            "model": dict(self.step.model.state_dict()),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _resume_or_start(self) -> bool:
+        newest = self.folder.newest()
+        if newest is None:
+            if self.options.init_from:
+                initialise_from(self.step.model, self.options.init_from, self.text_encoder)
+                if self.ema:
+                    self.ema.load_state_dict(self.step.model.state_dict())
+            return False
+        if self.options.resume_from is None:
+            raise UserError(
+                f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto, or choose "
+                f"another run_name"
+            )
+        state = self.folder.load(newest)
+        try:
+            self.step.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            detail = str(error).splitlines()[-1].strip()
+            raise UserError(f"{newest}: was trained with another model or optimizer ({detail}); change run_name") from None
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"] or state["model"])
+        for name, value in state["counters"].items():
+            setattr(self, name, value)
+        print(f"going on from step {self.steps} of {newest}")
+        return True
+
+
+def _groups(batches: Iterable[dict], size: int) -> Iterator[list[dict]]:
+    """Consecutive lists of ``size`` batches; the last may be shorter."""
+    batches = iter(batches)
+    while group := list(itertools.islice(batches, size)):
+        yield group

@@ -1,0 +1,36 @@
+"""Which device and which number format to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+from src.utils.errors import UserError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` is CUDA when there is one, else the CPU. Raises ``UserError`` for what this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name} is unknown; choose auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={name}: this machine has no CUDA device; use device=cpu or device=auto")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto``: bf16 on GPUs that compute it (sm_80 and above), fp16 on older ones (T4), fp32 on the CPU."""
+    if name == "auto":
+        if device.type != "cuda":
+            name = "fp32"
+        else:
+            name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if name not in PRECISIONS:
+        raise UserError(f"precision={name} is unknown; choose auto, {', '.join(PRECISIONS)}")
+    if name == "fp16" and device.type != "cuda":
+        raise UserError("precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    return PRECISIONS[name]

@@ -1,0 +1,55 @@
+"""One way for Lectern to say that something a person gave it cannot be used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class UserError(Exception):
+    """A mistake in the input. The message is one line: the file, the value and the remedy.
+
+    The doors (``train.py``, ``inference.py``, ``calc_metrics.py``, ``scripts/``) print it without a
+    traceback and exit with status 2.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(str(message).split()))
+
+
+class AudioError(UserError):
+    """One recording cannot be read. Callers skip the utterance and name it at the end."""
+
+
+class TextError(UserError):
+    """One transcript cannot be read or written with the tokenizer. Callers skip the utterance."""
+
+
+@contextmanager
+def spoken_errors() -> Iterator[None]:
+    """Turns a ``UserError`` into ``error: ...`` on stderr and exit status 2.
+
+    >>> from src.utils.errors import UserError, spoken_errors
+    >>> try:
+    ...     with spoken_errors():
+    ...         raise UserError("a.wav: empty file; remove it")
+    ... except SystemExit as stop:
+    ...     stop.code
+    2
+    """
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def door(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorates the ``main`` of a command so that its user errors are spoken, not thrown."""
+
+    def wrapped() -> None:
+        with spoken_errors():
+            main()
+
+    return wrapped

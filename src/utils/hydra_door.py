@@ -1,0 +1,75 @@
+"""Hydra as a door: the usual command line, with mistakes in it answered by one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from src.utils.errors import UserError, spoken_errors
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """The config ``name`` with overrides. Raises ``UserError`` in one line where Hydra would print many."""
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            config = hydra.compose(name, overrides)
+            missing = sorted(OmegaConf.missing_keys(config))
+            if missing:
+                example = " ".join(f"{key}=..." for key in missing)
+                raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
+            OmegaConf.resolve(config)
+            return config
+    except (HydraException, OmegaConfBaseException) as error:
+        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; configs: {known}") from None
+
+
+def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Decorates ``main(config)``: ``-cn=NAME`` (or ``--config-name``) and overrides, as Hydra's users know them.
+
+    Anything else on the command line (``-m``, ``--help``, ``--cfg job``) goes to Hydra itself.
+    """
+
+    def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        def spoken_main(config: DictConfig) -> None:
+            with spoken_errors():
+                main(config)
+
+        def wrapped() -> None:
+            name, overrides, plain = _parse(sys.argv[1:], default)
+            if plain:
+                with spoken_errors():
+                    config = compose(name, overrides)
+                spoken_main(config)
+            else:
+                hydra.main(config_path=str(CONFIGS), config_name=default, version_base="1.3")(spoken_main)()
+
+        return wrapped
+
+    return decorate
+
+
+def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:
+    """Config name, overrides, and whether that was all."""
+    name, overrides, plain = default, [], True
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in ("-cn", "--config-name"):
+            name = value if equals else next(words, default)
+        elif word.startswith("-"):
+            plain = False
+        else:
+            overrides.append(word)
+    return name, overrides, plain

@@ -1,0 +1,15 @@
+"""Padding masks. True always means: this position is real."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def valid_positions(lengths: Tensor, max_length: int) -> Tensor:
+    """[B] lengths -> [B, max_length] bool, True inside the sequence.
+
+    >>> valid_positions(torch.tensor([1, 3]), 3).int().tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
+    return torch.arange(max_length, device=lengths.device) < lengths[:, None]

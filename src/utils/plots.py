@@ -1,0 +1,114 @@
+"""Pictures of audio.
+
+Figures are made as objects, without pyplot's global state: nothing to close, safe in threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+INK = "#2b2d42"
+WAVE = "#5a4fcf"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What one column of a picture shows: audio [N] and its features [T, F]."""
+
+    title: str
+    audio: np.ndarray
+    features: np.ndarray
+
+
+def spectrogram_figure(features: np.ndarray, title: str = "", hop_ms: float = 10) -> Figure:
+    """A spectrogram [T, F] as a picture, low bins at the bottom."""
+    figure = Figure(figsize=(8, 2.8), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    image = _spectrogram(axes, features, hop_ms, *_colour_range([features]))
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("mel bin")
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
+    _colour_bar(figure, image, axes)
+    return figure
+
+
+def waveform_and_spectrogram_figure(
+    clips: Sequence[Clip], title: str = "", sample_rate: int = 16000, hop_ms: float = 10
+) -> Figure:
+    """One column for each clip: its waveform above its spectrogram, on the same time and colour scale."""
+    figure = Figure(figsize=(1.2 + 5 * len(clips), 4.2), layout="constrained", facecolor="white")
+    rows = figure.subplots(2, len(clips), squeeze=False, sharex=True, sharey="row", height_ratios=(1, 1.7))
+    colours = _colour_range([clip.features for clip in clips])
+    for column, clip in enumerate(clips):
+        wave, spectrogram = rows[:, column]
+        _waveform(wave, clip.audio, sample_rate)
+        wave.set_title(clip.title, fontsize=11, color=INK, loc="left")
+        image = _spectrogram(spectrogram, clip.features, hop_ms, *colours)
+        spectrogram.set_xlabel("time (s)")
+    peak = max([float(np.abs(clip.audio).max(initial=0)) for clip in clips])
+    rows[0, 0].set_ylim(-1.05 * max(peak, 0.01), 1.05 * max(peak, 0.01))
+    rows[0, 0].set_ylabel("amplitude")
+    rows[1, 0].set_ylabel("mel bin")
+    duration = max(max(clip.audio.size / sample_rate, len(clip.features) * hop_ms / 1000) for clip in clips)
+    rows[0, 0].set_xlim(0, max(duration, 0.01))
+    _colour_bar(figure, image, list(rows[1]))
+    figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
+    return figure
+
+
+def _waveform(axes: Axes, audio: np.ndarray, sample_rate: int, columns: int = 1000) -> None:
+    """The envelope (smallest and largest sample of each column): what a line of N points shows, but crisp."""
+    step = max(1, audio.size // columns)
+    if audio.size:
+        pieces = np.pad(audio, (0, -audio.size % step), mode="edge").reshape(-1, step)
+        time = (np.arange(len(pieces)) + 0.5) * step / sample_rate
+        axes.fill_between(time, pieces.min(axis=1), pieces.max(axis=1), color=WAVE, linewidth=0.4)
+    axes.axhline(0, color=INK, linewidth=0.4, alpha=0.5)
+    axes.grid(axis="y", color="#e6e6ee", linewidth=0.6)
+    axes.set_axisbelow(True)
+    _quiet_frame(axes)
+
+
+def _spectrogram(axes: Axes, features: np.ndarray, hop_ms: float, low: float, high: float) -> AxesImage:
+    T, F = features.shape
+    image = axes.imshow(
+        features.T,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        cmap="magma",
+        vmin=low,
+        vmax=high,
+        extent=(0, max(T, 1) * hop_ms / 1000, 0, F),
+    )
+    axes.set_facecolor("#f4f4f8")  # where a shorter clip has ended
+    _quiet_frame(axes)
+    return image
+
+
+def _colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Shared by all columns; the extremes are left out so that digital silence does not take up the scale."""
+    values = np.concatenate([part.ravel() for part in features])
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(values, [2, 99.9])
+    return float(low), float(max(high, low + 1e-3))
+
+
+def _colour_bar(figure: Figure, image: AxesImage, axes: Axes | list[Axes]) -> None:
+    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=30)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+
+
+def _quiet_frame(axes: Axes) -> None:
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize=8, colors=INK, length=2)
+    axes.xaxis.label.set(color=INK, fontsize=9)
+    axes.yaxis.label.set(color=INK, fontsize=9)

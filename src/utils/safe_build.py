@@ -1,0 +1,59 @@
+"""Builds objects from a configuration that came from somebody else, so nothing unexpected may be called.
+
+Hydra's ``instantiate`` calls any importable function that a config names. A checkpoint's config is data from
+the internet: here a ``_target_`` must be one of the classes that the project's own rooms export.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from src.utils.errors import UserError
+
+ROOMS = ("src.model", "src.model.encoders", "src.transforms", "src.text_encoder", "src.decoding")
+
+
+def allowed_targets() -> dict[str, type]:
+    """Every class in a room's ``__all__``, by its full name."""
+    allowed = {}
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        for name in module.__all__:
+            if inspect.isclass(getattr(module, name)):
+                allowed[f"{room}.{name}"] = getattr(module, name)
+    return allowed
+
+
+def safe_build(node: Any, source: str, **extra: Any) -> Any:
+    """Builds a plain tree of dicts and lists; ``extra`` is passed to the outermost class.
+
+    Raises ``UserError`` naming ``source`` for a ``_target_`` that is not allowed, any other key that begins
+    with an underscore (Hydra's ``_partial_``, ``_args_`` ...), or arguments that the class refuses.
+
+    >>> safe_build({"_target_": "src.decoding.CTCBeamSearch", "beam_size": 4}, "config.yaml").beam_size
+    4
+    >>> safe_build({"_target_": "os.system", "command": "true"}, "config.yaml")
+    Traceback (most recent call last):
+    ...
+    src.utils.errors.UserError: config.yaml: _target_ 'os.system' is not one of Lectern's classes; do not use this file
+    """
+    if isinstance(node, list):
+        return [safe_build(value, source) for value in node]
+    if not isinstance(node, dict):
+        return node
+    for key in node:
+        if str(key).startswith("_") and key != "_target_":
+            raise UserError(f"{source}: key {key!r} is not allowed; do not use this file")
+    arguments = {key: safe_build(value, source) for key, value in node.items() if key != "_target_"}
+    if "_target_" not in node:
+        return arguments
+    target = node["_target_"]
+    built_class = allowed_targets().get(target) if isinstance(target, str) else None
+    if built_class is None:
+        raise UserError(f"{source}: _target_ {target!r} is not one of Lectern's classes; do not use this file")
+    try:
+        return built_class(**arguments, **extra)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: {target} cannot be built: {error}") from None

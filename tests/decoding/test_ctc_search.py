@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference.ctc_brute_force import text_probabilities
+
+from src.decoding import CTCBeamSearch, CTCGreedySearch, LengthBonus
+
+
+def random_log_probs(seed: int, *shape: int, sharpness: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=generator) * sharpness).log_softmax(-1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("T,V", [(1, 3), (3, 4), (5, 3), (6, 2)])
+def test_unpruned_beam_is_brute_force(seed, T, V):
+    log_probs = random_log_probs(seed, 2, T, V)
+    results = CTCBeamSearch(beam_size=V**T)(log_probs, torch.tensor([T, T]))
+    for b, hypotheses in enumerate(results):
+        truth = text_probabilities(log_probs[b].double().tolist())
+        assert {tuple(h.tokens) for h in hypotheses} == set(truth)
+        for h in hypotheses:
+            assert h.score == pytest.approx(truth[tuple(h.tokens)], abs=1e-6)
+        ranking = sorted(truth.values(), reverse=True)
+        assert [h.score for h in hypotheses] == pytest.approx(ranking, abs=1e-6)
+
+
+def test_blank_may_be_any_token():
+    log_probs = random_log_probs(0, 1, 4, 3)
+    hypotheses = CTCBeamSearch(beam_size=100, blank=2)(log_probs, torch.tensor([4]))[0]
+    truth = text_probabilities(log_probs[0].double().tolist(), blank=2)
+    assert {tuple(h.tokens): pytest.approx(h.score) for h in hypotheses} == truth
+
+
+@given(seed=st.integers(0, 10_000), beam_size=st.integers(1, 12), sharpness=st.floats(0.1, 6.0))
+@settings(max_examples=40, deadline=None)
+def test_narrow_beam_never_overcounts_and_holds_distinct_prefixes(seed, beam_size, sharpness):
+    log_probs = random_log_probs(seed, 1, 12, 4, sharpness=sharpness)
+    hypotheses = CTCBeamSearch(beam_size=beam_size)(log_probs, torch.tensor([12]))[0]
+    texts = [tuple(h.tokens) for h in hypotheses]
+    assert len(set(texts)) == len(texts) <= beam_size
+    for h in hypotheses:
+        if h.tokens:
+            loss = F.ctc_loss(
+                log_probs[0].double(), torch.tensor(h.tokens), torch.tensor(12), torch.tensor(len(h.tokens)), reduction="sum"
+            )
+            assert h.score <= -loss + 1e-6
+    assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
+
+
+def test_score_of_a_wide_beam_is_minus_the_loss_on_long_flat_audio():
+    log_probs = random_log_probs(1, 1, 1500, 5, sharpness=0.05)
+    best = CTCBeamSearch(beam_size=8)(log_probs, torch.tensor([1500]))[0][0]
+    assert math.isfinite(best.score)
+    log_probs = random_log_probs(1, 1, 8, 3, sharpness=4.0)
+    best = CTCBeamSearch(beam_size=500)(log_probs, torch.tensor([8]))[0][0]
+    loss = F.ctc_loss(log_probs[0].double(), torch.tensor([best.tokens]), torch.tensor([8]), torch.tensor([len(best.tokens)]), reduction="sum")
+    assert best.score == pytest.approx(-float(loss), abs=1e-6)
+
+
+def one_hot(path: list[int], V: int, confidence: float = 0.97) -> torch.Tensor:
+    probs = torch.full((1, len(path), V), (1 - confidence) / (V - 1))
+    probs[0, torch.arange(len(path)), torch.tensor(path)] = confidence
+    return probs.log()
+
+
+@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(beam_size=8)])
+def test_doubled_letters_and_their_times(search):
+    # h e l l o with a blank between the two l's, and an l held for two frames
+    path = [1, 0, 2, 3, 3, 0, 3, 4, 4, 0]
+    best = search(one_hot(path, 5), torch.tensor([10]))[0][0]
+    assert best.tokens == [1, 2, 3, 3, 4]
+    assert best.token_times == [0, 2, 3, 6, 7]
+    assert best.token_log_probs == pytest.approx([math.log(0.97)] * 5, abs=1e-5)
+
+
+def test_greedy_score_is_that_of_its_alignment():
+    log_probs = random_log_probs(3, 1, 9, 4)
+    best = CTCGreedySearch()(log_probs, torch.tensor([9]))[0][0]
+    assert best.score == pytest.approx(float(log_probs.max(-1).values.sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(beam_size=6), CTCBeamSearch(beam_size=6, token_top_k=3)])
+def test_result_does_not_depend_on_the_batch_or_its_padding(search):
+    lengths = torch.tensor([7, 0, 20, 1, 13])
+    log_probs = random_log_probs(4, 5, 25, 6, sharpness=2.0)
+    together = search(log_probs, lengths)
+    for b, length in enumerate(lengths.tolist()):
+        alone = search(log_probs[b : b + 1, :length], lengths[b : b + 1])[0]
+        assert [h.tokens for h in alone] == [h.tokens for h in together[b]]
+        assert [h.score for h in alone] == pytest.approx([h.score for h in together[b]], abs=1e-9)
+        assert [h.token_times for h in alone] == [h.token_times for h in together[b]]
+
+
+def test_empty_audio_gives_the_empty_text():
+    for search in (CTCGreedySearch(), CTCBeamSearch()):
+        (hypothesis,) = search(torch.zeros(1, 0, 4), torch.tensor([0]))[0]
+        assert hypothesis.tokens == [] and hypothesis.score == 0.0
+
+
+class Bigram:
+    """A scorer whose every number is known: log p(next | last), column 0 = end."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self.table = table  # [V + 1, V]; row V = start
+
+    def start(self, batch_size):
+        return torch.full((batch_size, 1), self.table.size(1))
+
+    def score(self, state):
+        return self.table[state]
+
+    def advance(self, state, parents, tokens):
+        return torch.where(tokens >= 0, tokens, state.gather(1, parents))
+
+    def finish(self, state):
+        return self.table[state][..., 0]
+
+    def of(self, tokens):
+        states = [self.table.size(1), *tokens]
+        return sum(float(self.table[a, b]) for a, b in zip(states, [*tokens, 0], strict=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_beam_with_scorers_is_brute_force(seed):
+    T, V = 5, 3
+    log_probs = random_log_probs(seed, 1, T, V)
+    bigram = Bigram(random_log_probs(seed + 100, V + 1, V).double())
+    scorers = [(bigram, 0.7), (LengthBonus(V), 0.5)]
+    hypotheses = CTCBeamSearch(beam_size=300, scorers=scorers)(log_probs, torch.tensor([T]))[0]
+    acoustic = text_probabilities(log_probs[0].double().tolist())
+    truth = {text: p + 0.7 * bigram.of(text) + 0.5 * len(text) for text, p in acoustic.items()}
+    assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-6) for h in hypotheses} == truth
+    best = max(truth, key=truth.get)
+    assert tuple(hypotheses[0].tokens) == best
+    assert hypotheses[0].parts["acoustic"] == pytest.approx(acoustic[best], abs=1e-6)
+    assert sum(hypotheses[0].parts.values()) == pytest.approx(hypotheses[0].score)
+
+
+def test_token_limits_prune_and_the_rest_stays_exact():
+    log_probs = random_log_probs(8, 1, 4, 4)
+    top = CTCBeamSearch(beam_size=300, token_top_k=4)(log_probs, torch.tensor([4]))[0]
+    full = CTCBeamSearch(beam_size=300)(log_probs, torch.tensor([4]))[0]
+    assert [(h.tokens, h.score) for h in top] == [(h.tokens, h.score) for h in full]
+    few = CTCBeamSearch(beam_size=300, token_min_log_prob=0.1)(log_probs, torch.tensor([4]))[0]
+    assert [h.tokens for h in few] == [[]]
+
+
+def test_impossible_tokens_never_surface():
+    log_probs = torch.tensor([[[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]]).log()
+    for h in CTCBeamSearch(beam_size=10)(log_probs, torch.tensor([2]))[0]:
+        assert 2 not in h.tokens and math.isfinite(h.score)
+
+
+def test_beam_size_must_be_positive():
+    with pytest.raises(ValueError, match="beam_size=0"):
+        CTCBeamSearch(beam_size=0)
