@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,7 @@ class CometWriter(Writer):
             raise UserError("comet: no API key; set COMET_API_KEY, or use writer.cometml.mode=offline")
         key_file = run_dir / "comet_experiment_key.txt"
         (run_dir / "comet").mkdir(parents=True, exist_ok=True)
+        self._media = tempfile.TemporaryDirectory(dir=run_dir / "comet", prefix="media-")
         key = _known_id(key_file, resume)
         # The run tells Comet what to keep; nothing is taken from the user's code, console or environment.
         options: dict[str, Any] = {
@@ -164,11 +167,11 @@ class CometWriter(Writer):
         self._experiment.log_image(io.BytesIO(encode_png(figure)), name=name, step=step)
 
     def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
-        # Encoded here: given an array, Comet would need scipy.
-        wav = io.BytesIO(encode_audio(audio, sample_rate, "WAV"))
-        self._experiment.log_audio(
-            wav, sample_rate=sample_rate, file_name=f"{name}-step-{step}.wav", step=step
-        )
+        # As a file, read until `end`: for an array Comet would need scipy, and it takes no bytes.
+        file = Path(self._media.name, f"{len(os.listdir(self._media.name))}.wav")
+        file.write_bytes(encode_audio(audio, sample_rate, "WAV"))
+        self._experiment.log_audio(str(file), file_name=f"{name}-step-{step}.wav", step=step)
 
     def close(self) -> None:
         self._experiment.end()
+        self._media.cleanup()

@@ -227,7 +227,7 @@ def _fetch_drive(link: str, into_dir: Path) -> Path:
     # gdown passes on what requests, the parser and the disk raise.
     except Exception as error:
         raise UserError(
-            f'{link}: Google Drive refuses ({_first_line(error)}); share it with "Anyone with the link", or share a zip'
+            f'{link}: Drive refuses ({_first_line(error)}); share it with "Anyone with the link" or as a zip'
         ) from None
 
 
@@ -252,8 +252,8 @@ def _fetch_hub(link: str, into_dir: Path, endpoint: str | None) -> Path:
     # The hub's client passes on what its HTTP library and the disk raise.
     except Exception as error:
         raise UserError(
-            f"{link}: neither a path here nor handed out by the hub ({_first_line(error)}); check name and revision, "
-            "set HF_TOKEN if it is private"
+            f"{link}: neither a path here nor handed out by the hub ({_first_line(error)}); "
+            "check name and revision, set HF_TOKEN if it is private"
         ) from None
 
 

@@ -88,6 +88,8 @@ def file_server(files: Mapping[str, bytes]) -> Callable[[Request], Reply]:
         start = int(wanted.removeprefix("bytes=").split("-")[0])
         if start >= len(body):
             return Reply(416, b"", headers | {"Content-Range": f"bytes */{len(body)}"})
-        return Reply(206, body[start:], headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"})
+        return Reply(
+            206, body[start:], headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+        )
 
     return answer

@@ -77,7 +77,10 @@ def test_backslashes_of_windows_zips_are_folders(tmp_path: Path) -> None:
 
 
 def test_links_inside_a_tar_become_copies(tmp_path: Path) -> None:
-    links = [special("data/b.wav", tarfile.SYMTYPE, "audio/a.wav"), special("c", tarfile.LNKTYPE, "data/audio/a.wav")]
+    links = [
+        special("data/b.wav", tarfile.SYMTYPE, "audio/a.wav"),
+        special("c", tarfile.LNKTYPE, "data/audio/a.wav"),
+    ]
     out = unpack(make_tar(tmp_path / "a.tar", [*CONTENT.items(), *links]), tmp_path / "out")
     wav = CONTENT["data/audio/a.wav"]
     assert files(out) == CONTENT | {"data/b.wav": wav, "c": wav}
@@ -108,7 +111,9 @@ def test_names_that_point_outside_are_refused(tmp_path: Path, kind: str, name: s
         (special("l", tarfile.FIFOTYPE), "device"),
     ],
 )
-def test_tar_links_outside_and_devices_are_refused(tmp_path: Path, member: tarfile.TarInfo, reason: str) -> None:
+def test_tar_links_outside_and_devices_are_refused(
+    tmp_path: Path, member: tarfile.TarInfo, reason: str
+) -> None:
     (tmp_path / "secret").write_text("secret")
     refused(make_tar(tmp_path / "a.tar", [("good.txt", b"good"), member]), tmp_path, reason)
 
@@ -120,7 +125,9 @@ def test_a_folder_link_cannot_lead_a_later_member_outside(tmp_path: Path) -> Non
 
 
 def test_zip_links_and_passwords_are_refused(tmp_path: Path) -> None:
-    refused(make_zip(tmp_path / "a.zip", {"l": b"/etc/passwd"}, stat.S_IFLNK | 0o777), tmp_path, "link or device")
+    refused(
+        make_zip(tmp_path / "a.zip", {"l": b"/etc/passwd"}, stat.S_IFLNK | 0o777), tmp_path, "link or device"
+    )
     locked = bytearray(make_zip(tmp_path / "b.zip", {"a": b"a"}).read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         locked[locked.index(signature) + offset] |= 1

@@ -1,0 +1,109 @@
+"""Any recording -> mono float32 samples at one rate. One library (soundfile) for all common formats.
+
+What soundfile cannot decode (m4a, aac, ...) goes through torchcodec or an ffmpeg program where there is one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import torch
+import torchaudio
+
+from src.utils.errors import AudioError
+
+SAMPLE_RATE = 16_000
+SOUNDFILE_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".sph", ".aiff", ".aif", ".au", ".w64", ".caf"}
+OTHER_SUFFIXES = {".m4a", ".mp4", ".aac", ".webm", ".wma", ".mka", ".amr", ".3gp"}
+AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
+
+
+def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """The whole recording as float32 [N] at ``sample_rate``; channels are averaged.
+
+    Raises ``AudioError`` naming the file for anything missing, unreadable, empty, or holding NaN or infinity.
+    """
+    path = Path(path)
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        samples, rate = _decode_with_ffmpeg(path)
+    else:
+        samples, rate = _decode_with_soundfile(path)
+    if samples.shape[0] == 0:
+        raise AudioError(f"{path}: holds no samples; remove it or record it again")
+    if not np.isfinite(samples).all():
+        raise AudioError(f"{path}: holds NaN or infinite samples; export it again")
+    mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
+    if rate == sample_rate:
+        return mono
+    return _resampler(rate, sample_rate)(torch.from_numpy(mono)).numpy()
+
+
+@lru_cache(maxsize=32)
+def _resampler(rate: int, sample_rate: int) -> torchaudio.transforms.Resample:
+    return torchaudio.transforms.Resample(rate, sample_rate)
+
+
+def probe_duration(path: str | Path) -> float:
+    """Seconds, from the header where there is one. Raises ``AudioError`` for a file that is not audio."""
+    path = Path(path)
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        samples, rate = _decode_with_ffmpeg(path)
+        return len(samples) / rate
+    _require_content(path)
+    try:
+        info = sf.info(str(path))
+    except (sf.LibsndfileError, RuntimeError, OSError) as error:
+        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)}); convert it to wav or flac") from None
+    if info.frames == 0:
+        raise AudioError(f"{path}: holds no samples; remove it or record it again")
+    return info.frames / info.samplerate
+
+
+def _require_content(path: Path) -> None:
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise AudioError(f"{path}: is empty (0 bytes); copy or download it again")
+
+
+def _decode_with_soundfile(path: Path) -> tuple[np.ndarray, int]:
+    _require_content(path)
+    try:
+        return sf.read(str(path), dtype="float32")
+    except (sf.LibsndfileError, RuntimeError, OSError) as error:
+        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)}); convert it to wav or flac") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rsplit(": ", 1)[-1].strip().rstrip(".") or type(error).__name__
+
+
+def _decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
+    """torchcodec when it is installed, else an ffmpeg program."""
+    _require_content(path)
+    if importlib.util.find_spec("torchcodec"):
+        try:
+            from torchcodec.decoders import AudioDecoder
+
+            decoded = AudioDecoder(str(path)).get_all_samples()
+            return decoded.data.numpy().T, decoded.sample_rate
+        except Exception as error:  # torchcodec raises whatever its FFmpeg does, also when FFmpeg is missing
+            if not shutil.which("ffmpeg"):
+                raise AudioError(f"{path}: torchcodec cannot read it ({_first_line(error)}); convert it to wav") from None
+    if not shutil.which("ffmpeg"):
+        raise AudioError(f"{path}: {path.suffix} needs ffmpeg (or pip install torchcodec); install it or convert to wav")
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(path), "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        raise AudioError(f"{path}: ffmpeg cannot read it ({_first_line(done.stderr.decode(errors='replace'))})")
+    return np.frombuffer(done.stdout, dtype=np.float32).copy(), SAMPLE_RATE
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0][:200]

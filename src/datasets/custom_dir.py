@@ -1,0 +1,65 @@
+"""A folder of one's own: ``audio/`` with recordings, and perhaps ``transcriptions/`` with texts of the same names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from src.datasets.audio_io import AUDIO_SUFFIXES
+from src.datasets.index import Entry, Skipped
+from src.datasets.speech_dataset import SpeechDataset
+from src.utils.errors import TextError, UserError
+
+
+class CustomDirDataset(SpeechDataset):
+    """``DIR/audio/**/ID.wav`` (flac, mp3, ogg, opus ...; any letter case) and ``DIR/transcriptions/**/ID.txt``.
+
+    An id is the path below ``audio/`` without the suffix. Two recordings of one id (``a.wav`` beside ``a.flac``)
+    are both left out and named, because which one is meant cannot be known. A transcript that is not UTF-8 leaves
+    its recording out of training, but not out of transcription (``unreadable_texts`` names it).
+
+    Raises ``UserError`` when there is no such folder or no recording in it.
+    """
+
+    def __init__(self, data_dir: str | Path, transcriptions_dir: str | Path | None = None, **limits) -> None:
+        if data_dir is None:
+            raise UserError("data_dir is not set; add data_dir=FOLDER (a folder with audio/ in it)")
+        root = Path(data_dir)
+        audio_dir = root / "audio"
+        if not audio_dir.is_dir():
+            problem = "has no audio/ folder" if root.is_dir() else "does not exist"
+            raise UserError(f"data_dir={root} {problem}; put the recordings into {audio_dir}")
+        texts_dir = Path(transcriptions_dir) if transcriptions_dir else root / "transcriptions"
+        files = sorted(
+            p for p in audio_dir.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and not p.name.startswith(".") and p.is_file()
+        )
+        if not files:
+            raise UserError(f"data_dir={root}: no recordings in {audio_dir} (wav, flac, mp3, ogg, opus ...)")
+        by_id: dict[str, list[Path]] = {}
+        for file in files:
+            by_id.setdefault(file.relative_to(audio_dir).with_suffix("").as_posix(), []).append(file)
+        self.unreadable_texts: list[Skipped] = []
+        entries, skipped = [], []
+        for utterance_id, paths in by_id.items():
+            if len(paths) > 1:
+                names = " and ".join(path.name for path in paths)
+                skipped.append(Skipped(utterance_id, str(paths[0]), f"{names} have one id; keep one of them"))
+                continue
+            speaker = utterance_id.rpartition("/")[0] or None
+            entries.append(Entry(utterance_id, str(paths[0]), self._text(texts_dir, utterance_id), speaker))
+        super().__init__(entries, skipped, name=root.resolve().name, **limits)
+
+    def _text(self, texts_dir: Path, utterance_id: str) -> str | None:
+        file = texts_dir / f"{utterance_id}.txt"
+        try:
+            return read_text(file) if file.is_file() else None
+        except TextError as error:
+            self.unreadable_texts.append(Skipped(utterance_id, str(file), str(error)))
+            return None
+
+
+def read_text(file: Path) -> str:
+    """The stripped content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
+    try:
+        return file.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None

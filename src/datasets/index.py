@@ -1,0 +1,150 @@
+"""The index of a corpus: one memory-mapped Arrow table, so that ten million rows cost no memory and open at once.
+
+Columns: id, path, text (as written in the corpus, null when there is none), duration_s, speaker. Durations take
+time to probe, so an index is cached on disk under a name made of its source and of every file's size and date:
+when a file changes, the name changes, and the index is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tqdm import tqdm
+
+from src.datasets.audio_io import probe_duration
+from src.utils.errors import AudioError
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("text", pa.string()),
+        ("duration_s", pa.float64()),
+        ("speaker", pa.string()),
+    ]
+)
+FORMAT = 1  # raise it when the layout changes, so that old caches are not read
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recording that a corpus lists; a duration of None is probed from the file."""
+
+    id: str
+    path: str
+    text: str | None = None
+    speaker: str | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A recording that cannot be used, and why."""
+
+    id: str
+    path: str
+    reason: str
+
+
+class Index:
+    """A table of recordings; ``skipped`` names those that were listed but cannot be read."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = Path(file)
+        self._open()
+
+    def _open(self) -> None:
+        with pa.memory_map(str(self.file)) as source:
+            self.table = pa.ipc.open_file(source).read_all()
+        notes = (self.table.schema.metadata or {}).get(b"skipped", b"[]")
+        self.skipped = [Skipped(**note) for note in json.loads(notes)]
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getstate__(self) -> dict:
+        return {"file": self.file}  # a worker maps the file again instead of copying the table
+
+    def __setstate__(self, state: dict) -> None:
+        self.file = state["file"]
+        self._open()
+
+    def row(self, number: int) -> dict:
+        """One recording as a dict of the columns."""
+        return {name: self.table[name][number].as_py() for name in SCHEMA.names}
+
+    def column(self, name: str) -> list:
+        return self.table[name].to_pylist()
+
+    @property
+    def durations(self) -> np.ndarray:
+        """[rows] seconds."""
+        return self.table["duration_s"].to_numpy()
+
+
+def cache_dir() -> Path:
+    """Where indexes are kept: ``LECTERN_CACHE``, else ``~/.cache/lectern``, else a temporary folder."""
+    wanted = Path(os.environ.get("LECTERN_CACHE") or Path.home() / ".cache" / "lectern")
+    try:
+        (wanted / "indexes").mkdir(parents=True, exist_ok=True)
+        if os.access(wanted / "indexes", os.W_OK):
+            return wanted
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="lectern-"))
+
+
+def build_index(entries: Sequence[Entry], skipped: Sequence[Skipped] = (), name: str = "corpus") -> Index:
+    """The index of ``entries``, from the cache when nothing changed. ``skipped`` is what the corpus itself left out."""
+    digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
+    for entry in entries:
+        digest.update(repr((entry, _fingerprint(entry.path))).encode())
+    for item in skipped:
+        digest.update(repr(item).encode())
+    file = cache_dir() / "indexes" / f"{name}-{digest.hexdigest()}.arrow"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _write(list(entries), list(skipped), file, name)
+    return Index(file)
+
+
+def _fingerprint(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _write(entries: list[Entry], skipped: list[Skipped], file: Path, name: str) -> None:
+    def probe(entry: Entry) -> float | str:
+        try:
+            return entry.duration_s if entry.duration_s is not None else probe_duration(entry.path)
+        except AudioError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        probes = pool.map(probe, entries)
+        shown = tqdm(probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000)
+        durations = list(shown)
+    rows = []
+    for entry, duration in zip(entries, durations, strict=True):
+        if isinstance(duration, str):
+            skipped.append(Skipped(entry.id, entry.path, duration))
+        else:
+            rows.append({**asdict(entry), "duration_s": duration})
+    schema = SCHEMA.with_metadata({"skipped": json.dumps([asdict(item) for item in skipped])})
+    table = pa.Table.from_pylist(rows, schema=schema)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table)
+    os.replace(unfinished, file)

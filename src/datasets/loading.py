@@ -1,0 +1,22 @@
+"""From prepared items to batches, in worker processes."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils.data import DataLoader
+
+from src.datasets.collate import collate
+from src.datasets.prepared import PreparedDataset
+from src.datasets.samplers import BucketBatchSampler
+
+
+def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_workers: int = 0) -> DataLoader:
+    """A loader whose workers live as long as it does and compute with one thread each."""
+    return DataLoader(
+        prepared,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )

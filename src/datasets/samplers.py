@@ -1,0 +1,81 @@
+"""Batches of clips of similar length: little padding, and a size that memory can bear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from src.utils.errors import UserError
+from src.utils.seeding import addressed_rng
+
+WINDOW = 1024  # clips are sorted by length among this many neighbours of the shuffled order
+
+
+class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Yields lists of (epoch, row). The batches of an epoch are a pure function of (seed, epoch).
+
+    Args:
+        durations: [rows] seconds.
+        batch_size: most clips of a batch.
+        max_batch_duration_s: most seconds of padded audio (clips x longest); a longer clip is alone in its batch.
+        shuffle: shuffled windows sorted by length, batches shuffled; otherwise all clips, longest first.
+        seed: addresses the shuffles.
+    """
+
+    def __init__(
+        self,
+        durations: Sequence[float] | np.ndarray,
+        batch_size: int | None = None,
+        max_batch_duration_s: float | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if not (batch_size or max_batch_duration_s):
+            raise UserError("batching: neither batch_size nor max_batch_duration_s is set; set one of them")
+        self.durations = np.asarray(durations, dtype=np.float64)
+        self.batch_size = batch_size
+        self.max_batch_duration_s = max_batch_duration_s
+        self.shuffle = shuffle
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int, position: int = 0) -> None:
+        """Which epoch the next iteration yields, and how many of its batches have been done already."""
+        self.epoch, self.position = epoch, position
+        self._current = self.batches(epoch)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch, as rows."""
+        count = len(self.durations)
+        if not self.shuffle:
+            return self._cut(np.argsort(-self.durations, kind="stable"))
+        rng = addressed_rng(self.seed, "batches", epoch)
+        order = rng.permutation(count)
+        batches = []
+        for start in range(0, count, WINDOW):
+            window = order[start : start + WINDOW]
+            batches += self._cut(window[np.argsort(self.durations[window], kind="stable")])
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+    def _cut(self, rows: np.ndarray) -> list[list[int]]:
+        batches: list[list[int]] = []
+        longest = 0.0
+        for row in rows.tolist():
+            longest = max(longest, self.durations[row])
+            full = not batches or (self.batch_size is not None and len(batches[-1]) >= self.batch_size)
+            limit = self.max_batch_duration_s
+            if full or (limit is not None and (len(batches[-1]) + 1) * longest > limit):
+                batches.append([])
+                longest = self.durations[row]
+            batches[-1].append(row)
+        return batches
+
+    def __len__(self) -> int:
+        """Batches of the current epoch, done ones included."""
+        return len(self._current)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self._current[self.position :]:
+            yield [(self.epoch, row) for row in batch]

@@ -1,0 +1,90 @@
+"""What every data set is: an index, limits on it, and recordings read on demand.
+
+A data set knows nothing of tokenizers or augmentation; ``PreparedDataset`` adds those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from src.datasets.audio_io import SAMPLE_RATE, load_audio
+from src.datasets.index import Entry, Skipped, build_index
+from src.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording with what is known of it; ``text`` is as the corpus has it, or None."""
+
+    id: str
+    audio: np.ndarray = field(repr=False)  # float32 [N], mono, 16 kHz
+    text: str | None = None
+    speaker: str | None = None
+    path: str = ""
+
+
+class SpeechDataset:
+    """Recordings from a list of entries.
+
+    Args:
+        entries: what there is; durations that are not given are probed once and cached.
+        skipped: what the corpus lists but cannot be used.
+        name: of the index in the cache.
+        limit: keep the first N only.
+        min_duration_s, max_duration_s: leave out shorter and longer recordings (counted, not listed).
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        skipped: Sequence[Skipped] = (),
+        name: str = "corpus",
+        limit: int | None = None,
+        min_duration_s: float | None = None,
+        max_duration_s: float | None = None,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise UserError(f"limit={limit} must be at least 1")
+        self.name = name
+        self.index = build_index(entries, skipped, name)
+        self.skipped = list(self.index.skipped)
+        durations = self.index.durations
+        keep = np.ones(len(durations), dtype=bool)
+        if min_duration_s is not None:
+            keep &= durations >= min_duration_s
+        if max_duration_s is not None:
+            keep &= durations <= max_duration_s
+        self.out_of_range = int((~keep).sum())
+        self.rows = keep.nonzero()[0][:limit]
+        self.durations = durations[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        return self.index.table["id"].take(self.rows).to_pylist()
+
+    @property
+    def texts(self) -> list[str | None]:
+        return self.index.table["text"].take(self.rows).to_pylist()
+
+    def entry(self, row: int) -> Entry:
+        """What the index says of a row; reads no audio."""
+        return Entry(**self.index.row(int(self.rows[row])))
+
+    def __getitem__(self, row: int) -> Utterance:
+        """Reads one recording. Raises ``AudioError`` when that fails."""
+        entry = self.entry(row)
+        return Utterance(entry.id, load_audio(entry.path, SAMPLE_RATE), entry.text, entry.speaker, entry.path)
+
+    def select(self, rows: Sequence[int]) -> SpeechDataset:
+        """The same data set with these rows only."""
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen.rows = self.rows[np.asarray(rows, dtype=np.int64)]
+        chosen.durations = self.durations[np.asarray(rows, dtype=np.int64)]
+        return chosen

@@ -1,0 +1,228 @@
+"""train.py, inference.py and calc_metrics.py, run as a person runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile as sf
+from safetensors.torch import load_file
+
+from .conftest import TINY, door, tone_clip, write_corpus
+
+
+def texts(folder):
+    return {p.relative_to(folder).with_suffix("").as_posix(): p.read_text().strip() for p in folder.rglob("*.txt")}
+
+
+@pytest.mark.parametrize("decoder", ["greedy", "beam"])
+def test_train_transcribe_and_score(run_folder, corpus, tmp_path, decoder):
+    door("inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path}", f"decoder={decoder}")
+    expected = {name: text.lower() for name, text in texts(corpus / "transcriptions").items()}
+    assert texts(tmp_path) == expected
+    done = door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", tmp_path)
+    assert done.stdout.splitlines()[:2] == ["WER 0.00 %", "CER 0.00 %"]
+
+
+def test_batches_workers_and_order_change_nothing(run_folder, corpus, tmp_path):
+    variants = {"a": ["batching.batch_size=1", "num_workers=0"], "b": ["batching.batch_size=8", "num_workers=2"]}
+    for name, overrides in variants.items():
+        door("inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path / name}", *overrides)
+    assert texts(tmp_path / "a") == texts(tmp_path / "b")
+
+
+def test_resume_writes_only_what_is_missing(run_folder, corpus, tmp_path):
+    arguments = ["inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path}"]
+    door(*arguments)
+    (tmp_path / "clip-1.txt").unlink()
+    (tmp_path / "clip-2.txt").write_text("kept\n")
+    door(*arguments, "resume=true")
+    assert texts(tmp_path)["clip-2"] == "kept" and texts(tmp_path)["clip-1"] == "mid"
+    door(*arguments, "resume=true")  # nothing left to do
+
+
+def test_folder_without_transcriptions_and_with_broken_files(run_folder, tmp_path):
+    data = tmp_path / "data"
+    (data / "audio" / "sub").mkdir(parents=True)
+    sf.write(data / "audio" / "sub" / "good.WAV", tone_clip("mid", 3), 16000, format="WAV")
+    stereo = np.stack([tone_clip("low high", 4)] * 8, axis=1)
+    sf.write(data / "audio" / "eight.flac", stereo, 16000)
+    (data / "audio" / "garbage.mp3").write_bytes(b"this is not audio")
+    (data / "audio" / "empty.wav").write_bytes(b"")
+    sf.write(data / "audio" / "zero.wav", np.zeros(0, np.float32), 16000)
+    sf.write(data / "audio" / "nan.wav", np.full(1600, np.nan, np.float32), 16000, subtype="FLOAT")
+    sf.write(data / "audio" / "click.wav", np.full(40, 0.5, np.float32), 16000)  # shorter than one frame
+    done = door("inference.py", f"checkpoint={run_folder}", f"data_dir={data}", f"save_dir={tmp_path / 'out'}")
+    found = texts(tmp_path / "out")
+    assert found["sub/good"] == "mid" and found["eight"] == "low high" and found["click"] == ""
+    assert set(found) == {"sub/good", "eight", "click"}
+    for name in ("garbage", "empty", "zero", "nan"):
+        assert re.search(rf"skipped {name}: .+", done.stdout)
+
+
+def test_one_file_folder(run_folder, tmp_path):
+    write_corpus(tmp_path / "one", ["high"])
+    door("inference.py", f"checkpoint={run_folder}", f"data_dir={tmp_path / 'one'}", f"save_dir={tmp_path / 'out'}")
+    assert texts(tmp_path / "out") == {"clip-0": "high"}
+
+
+def spoken_error(*arguments) -> str:
+    done = door(*arguments, code=2)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["checkpoint=/nowhere"], "checkpoint /nowhere does not exist"),
+        (["checkpoint={run}", "decoder=magic"], "decoder=magic is unknown .* choose one of: beam, greedy"),
+        (["checkpoint={run}", "decoder=beam", "+search.beams=3"], "unexpected keyword argument 'beams'"),
+        (["checkpoint={run}", "colour=red"], "colour"),
+        (["checkpoint={run}", "device=quantum"], "device=quantum"),
+        (["checkpoint={run}", "split=holiday"], "split=holiday"),
+        (["-cn=nothing"], "nothing.*configs: .*inference"),
+        ([], "needs a value for checkpoint"),
+    ],
+)
+def test_wrong_words_on_the_command_line(run_folder, corpus, tmp_path, arguments, message):
+    given = [a.format(run=run_folder) for a in arguments]
+    line = spoken_error("inference.py", f"data_dir={corpus}", f"save_dir={tmp_path}", *given)
+    assert re.search(message, line), line
+
+
+def test_data_dir_that_is_empty_or_missing(run_folder, tmp_path):
+    (tmp_path / "audio").mkdir()
+    arguments = ["inference.py", f"checkpoint={run_folder}", f"save_dir={tmp_path / 'out'}"]
+    assert str(tmp_path) in spoken_error(*arguments, f"data_dir={tmp_path}")
+    assert "/no/such/folder" in spoken_error(*arguments, "data_dir=/no/such/folder")
+
+
+@pytest.fixture
+def copy(run_folder, tmp_path):
+    best = run_folder / "checkpoints" / (run_folder / "checkpoints" / "best").read_text().strip()
+    shutil.copytree(best, tmp_path / "copy", ignore=shutil.ignore_patterns("training"))
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    "name,content,message",
+    [
+        ("model.safetensors", None, "model.safetensors: missing"),
+        ("model.safetensors", b"\x10\x00", "truncated or damaged"),
+        ("config.yaml", b"model: [", "not a YAML file"),
+        ("config.yaml", b"a: 1", "not a Lectern checkpoint"),
+        ("config.yaml", b"model: {_target_: os.system, command: 'touch hacked'}\ndecoders: {greedy: {}}", "os.system"),
+        ("config.yaml", b"model: !!python/object/apply:os.system ['touch hacked']\ndecoders: {}", "not a YAML file"),
+        ("tokenizer.txt", None, "no tokenizer"),
+    ],
+)
+def test_damaged_or_hostile_checkpoints(copy, corpus, tmp_path, name, content, message):
+    (copy / name).unlink()
+    if content is not None:
+        (copy / name).write_bytes(content)
+    if name == "config.yaml" and b"greedy" in (content or b""):
+        content = content.replace(b"{greedy: {}}", b"{greedy: {_target_: src.decoding.CTCGreedySearch}}")
+        (copy / name).write_bytes(content)
+    line = spoken_error("inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}")
+    assert message in line, line
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_half_written_weights_are_refused(copy, corpus, tmp_path):
+    whole = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    line = spoken_error("inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}")
+    assert "truncated" in line
+
+
+def train(corpus, save_dir, name, *overrides, code=0):
+    return door("train.py", *TINY, f"datasets.train.data_dir={corpus}", f"save_dir={save_dir}", f"run_name={name}", *overrides, code=code)
+
+
+def newest_weights(folder):
+    step = (folder / "checkpoints" / "last").read_text().strip()
+    return load_file(folder / "checkpoints" / step / "model.safetensors")
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path):
+    """Mid-epoch, with dropout, SpecAugment, speed perturbation, EMA and workers: bit-equal."""
+    settings = [
+        "transforms=light",
+        "batching.batch_size=3",
+        "model.encoder.dropout=0.2",
+        "trainer.ema_decay=0.9",
+        "trainer.accumulate=2",
+        "trainer.evaluate_every_steps=3",
+        "num_workers=1",
+        "trainer.max_steps=7",
+    ]
+    train(corpus, tmp_path, "whole", *settings)
+    script = (
+        "import sys, os, src.trainer.trainer as t\n"
+        "save = t.Trainer._save\n"
+        "def die(self, is_best):\n"
+        "    save(self, is_best)\n"
+        "    os._exit(9) if self.steps == 3 else None\n"
+        "t.Trainer._save = die\n"
+        "sys.argv[0] = 'train.py'\n"
+        "import train; train.main()\n"
+    )
+    common = [*TINY, f"datasets.train.data_dir={corpus}", f"save_dir={tmp_path}", "run_name=killed", *settings]
+    door("-c", script, *common, code=9)
+    train(corpus, tmp_path, "killed", *settings, "trainer.resume_from=auto", "num_workers=0")
+    whole, killed = newest_weights(tmp_path / "whole"), newest_weights(tmp_path / "killed")
+    assert whole.keys() == killed.keys()
+    for name in whole:
+        assert (whole[name] == killed[name]).all(), name
+
+
+def test_a_run_is_not_overwritten_by_accident(run_folder, corpus):
+    line = spoken_error("train.py", *TINY, f"save_dir={run_folder.parent}", "run_name=tones", f"datasets.train.data_dir={corpus}")
+    assert "already holds a run" in line and "resume_from=auto" in line
+
+
+def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, corpus, tmp_path):
+    done = train(corpus, tmp_path, "same", f"trainer.init_from={run_folder}", "trainer.max_steps=1", "optimizer.lr=0")
+    assert "0 new (none)" in done.stdout
+    done = train(
+        corpus, tmp_path, "other", f"trainer.init_from={run_folder}", "trainer.max_steps=1", "+text_encoder.alphabet=lowmidhg"
+    )
+    assert "2 new (head.bias, head.weight)" in done.stdout
+    done = train(corpus, tmp_path, "family", f"trainer.init_from={run_folder}", "model=mlp_ctc", "trainer.max_steps=1", code=2)
+    assert "its encoder is another one" in done.stderr
+
+
+def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    (data / "audio" / "broken.wav").write_bytes(b"RIFF")
+    (data / "transcriptions" / "clip-0.txt").write_text("low " * 60)  # more symbols than frames
+    (data / "transcriptions" / "clip-1.txt").write_text("низкий")  # letters that no token writes
+    (data / "transcriptions" / "clip-2.txt").write_bytes(b"\xff\xfe\xfa")
+    done = train(data, tmp_path, "run", "trainer.max_steps=2", "trainer.evaluate_every_steps=2")
+    said = done.stdout + done.stderr
+    assert re.search(r"clip-0: .*more symbols", said)
+    assert "clip-1" in said and "clip-2" in said and "broken" in said
+
+
+def test_nothing_usable_is_one_line(tmp_path):
+    data = write_corpus(tmp_path / "data", ["mid"])
+    (data / "transcriptions" / "clip-0.txt").write_text("низкий")
+    done = train(data, tmp_path, "run", "trainer.max_steps=2", "trainer.evaluate_every_steps=1", code=2)
+    assert "no utterance with a usable transcript" in done.stderr
+
+
+def test_metrics_of_folders_that_do_not_match(corpus, tmp_path):
+    (tmp_path / "elsewhere.txt").write_text("x")
+    done = door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", tmp_path, code=2)
+    assert done.stderr.count("error: ") == 1
+
+
+def test_metrics_as_json(corpus, tmp_path):
+    door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", corpus / "transcriptions", "--json", tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["wer"] == 0
