@@ -41,17 +41,20 @@ def main(config: DictConfig) -> None:
         raise UserError(f"data_dir={config.data_dir}: none of its recordings could be transcribed")
 
 
-def transcribe(dataset, recognizer: Recognizer, save_dir: Path, config: DictConfig) -> tuple[int, list[Skipped]]:
+def transcribe(
+    dataset, recognizer: Recognizer, save_dir: Path, config: DictConfig
+) -> tuple[int, list[Skipped]]:
     """Writes a text for every recording; returns how many there are now and which were left out."""
     done = {i for i in dataset.ids if config.resume and (save_dir / f"{i}.txt").is_file()}
-    rows = [row for row, utterance_id in enumerate(dataset.ids) if utterance_id not in done]
-    # Longest first: the estimate of the bar is then on the safe side, and memory runs out at once or never.
-    sampler = BucketBatchSampler(dataset.durations[rows], **config.batching, shuffle=False)
-    sampler = RowSubset(sampler, rows)
-    loader = build_loader(PreparedDataset(dataset), sampler, config.num_workers)
+    remaining = dataset.select(
+        [row for row, utterance_id in enumerate(dataset.ids) if utterance_id not in done]
+    )
+    # The sampler begins with the longest clips, so memory runs out at once or never.
+    sampler = BucketBatchSampler(remaining.durations, **config.batching)
+    loader = build_loader(PreparedDataset(remaining), sampler, config.num_workers)
     skipped = list(dataset.skipped)
     written, audio_s, started = len(done), 0.0, time.monotonic()
-    with tqdm(total=len(rows), desc=config.decoder, unit="clip") as bar:
+    with tqdm(total=len(remaining), desc=config.decoder, unit="clip") as bar:
         for batch in loader:
             skipped += batch["skipped"]
             bar.update(len(batch["skipped"]))

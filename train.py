@@ -12,7 +12,9 @@ from src.utils.hydra_door import hydra_door
 def main(config: DictConfig) -> None:
     checkpoint = build_trainer(config).run()
     print(f"checkpoint: {checkpoint}")
-    print(f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=predictions decoder=beam")
+    print(
+        f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=predictions decoder=beam"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """A checkpoint that people share: a directory of weights, config, tokenizer and a card. No pickle anywhere.
 
-    model.safetensors   the weights
-    config.yaml         the model, its searches by name, and how it was trained
-    tokenizer.*         the text encoder's file
-    README.md           data, steps and scores
+model.safetensors   the weights
+config.yaml         the model, its searches by name, and how it was trained
+tokenizer.*         the text encoder's file
+README.md           data, steps and scores
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def find_checkpoint(path: str | Path) -> Path:
         return find_checkpoint(path.parent / path.read_text(encoding="utf-8", errors="replace").strip()[:200])
     if (path / CONFIG).is_file():
         return path
-    for pointer in (path / "checkpoints" / "best", path / "checkpoints" / "last", path / "best", path / "last"):
+    for pointer in (
+        path / "checkpoints" / "best",
+        path / "checkpoints" / "last",
+        path / "best",
+        path / "last",
+    ):
         if pointer.is_file():
             return find_checkpoint(pointer)
     reason = "has no config.yaml" if path.is_dir() else "does not exist"
@@ -58,7 +63,9 @@ class Checkpoint:
         try:
             config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path / CONFIG}: not a YAML file ({str(error).splitlines()[0]}); download it again") from None
+            raise UserError(
+                f"{path / CONFIG}: not a YAML file ({str(error).splitlines()[0]}); download it again"
+            ) from None
         if not isinstance(config, dict) or not {"model", "decoders"} <= set(config):
             raise UserError(f"{path / CONFIG}: has no 'model' and 'decoders'; it is not a Lectern checkpoint")
         return cls(path, config)
@@ -74,7 +81,9 @@ class Checkpoint:
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: truncated or damaged ({error}); download the checkpoint again") from None
+            raise UserError(
+                f"{file}: truncated or damaged ({error}); download the checkpoint again"
+            ) from None
 
     def model(self) -> SpeechModel:
         """The model in eval mode, on the CPU."""
@@ -85,14 +94,18 @@ class Checkpoint:
             model.load_state_dict({name: value.float() for name, value in self.weights().items()})
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
-            raise UserError(f"{self.path / WEIGHTS}: does not fit the model of config.yaml ({detail})") from None
+            raise UserError(
+                f"{self.path / WEIGHTS}: does not fit the model of config.yaml ({detail})"
+            ) from None
         return model.eval()
 
     def search(self, name: str, overrides: dict[str, Any] | None = None) -> Any:
         """The search that this checkpoint calls ``name``, with some of its settings replaced."""
         decoders = self.config["decoders"]
         if name not in decoders:
-            raise UserError(f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}")
+            raise UserError(
+                f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}"
+            )
         return safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
 
 

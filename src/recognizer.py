@@ -67,7 +67,9 @@ class Recognizer:
         search = checkpoint.search(decoder, overrides)
         return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search)
 
-    def transcribe(self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16) -> list[Transcript]:
+    def transcribe(
+        self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16
+    ) -> list[Transcript]:
         """Files of any format and rate, or arrays [N] of 16 kHz samples in [-1, 1]; results in their order.
 
         A file's id is its name without the suffix, an array's its position. Raises ``AudioError`` for a
@@ -78,7 +80,9 @@ class Recognizer:
         for position, recording in enumerate(recordings):
             if isinstance(recording, np.ndarray):
                 if recording.ndim != 1 or not np.isfinite(recording).all():
-                    raise UserError(f"recording {position}: expected finite samples [N], got {recording.shape}")
+                    raise UserError(
+                        f"recording {position}: expected finite samples [N], got {recording.shape}"
+                    )
                 clips.append((str(position), recording.astype(np.float32, copy=False)))
             else:
                 clips.append((Path(recording).stem, load_audio(recording, sample_rate)))
@@ -99,7 +103,9 @@ class Recognizer:
     def recognize(self, batch: dict) -> list[Transcript]:
         """One collated batch (``audio`` [B, N], ``audio_lengths`` [B], ``utterance_id``) -> B transcripts."""
         device = self.model.device
-        features, feature_lengths = self.model.frontend(batch["audio"].to(device), batch["audio_lengths"].to(device))
+        features, feature_lengths = self.model.frontend(
+            batch["audio"].to(device), batch["audio_lengths"].to(device)
+        )
         return self.decode(self.model(features, feature_lengths), batch["utterance_id"])
 
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:

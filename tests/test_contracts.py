@@ -13,13 +13,21 @@ from src.recognizer import Recognizer, Transcript
 
 
 def parameters(function) -> str:
-    return str([f"{p.name}={p.default}" if p.default is not p.empty else p.name for p in inspect.signature(function).parameters.values()])
+    return str(
+        [
+            f"{p.name}={p.default}" if p.default is not p.empty else p.name
+            for p in inspect.signature(function).parameters.values()
+        ]
+    )
 
 
 @pytest.mark.parametrize(
     "function,expected",
     [
-        (CTCBeamSearch, ["beam_size=16", "blank=0", "token_top_k=None", "token_min_log_prob=None", "scorers=()"]),
+        (
+            CTCBeamSearch,
+            ["beam_size=16", "blank=0", "token_top_k=None", "token_min_log_prob=None", "scorers=()"],
+        ),
         (CTCGreedySearch, ["blank=0"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),
         (CTCGreedySearch.__call__, ["self", "log_probs", "lengths"]),

@@ -6,10 +6,12 @@ What soundfile cannot decode (m4a, aac, ...) goes through torchcodec or an ffmpe
 from __future__ import annotations
 
 import importlib.util
+import io
 import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
@@ -19,7 +21,20 @@ import torchaudio
 from src.utils.errors import AudioError
 
 SAMPLE_RATE = 16_000
-SOUNDFILE_SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".sph", ".aiff", ".aif", ".au", ".w64", ".caf"}
+SOUNDFILE_SUFFIXES = {
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".opus",
+    ".oga",
+    ".sph",
+    ".aiff",
+    ".aif",
+    ".au",
+    ".w64",
+    ".caf",
+}
 OTHER_SUFFIXES = {".m4a", ".mp4", ".aac", ".webm", ".wma", ".mka", ".amr", ".3gp"}
 AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
 
@@ -33,11 +48,23 @@ def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     if path.suffix.lower() in OTHER_SUFFIXES:
         samples, rate = _decode_with_ffmpeg(path)
     else:
-        samples, rate = _decode_with_soundfile(path)
+        with _open(path) as file:
+            samples, rate = _decode_with_soundfile(file, str(path))
+    return to_mono(samples, rate, str(path), sample_rate)
+
+
+def decode_audio(content: bytes, name: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """``load_audio`` for the bytes of a file; ``name`` is what errors call it."""
+    samples, rate = _decode_with_soundfile(io.BytesIO(content), name)
+    return to_mono(samples, rate, name, sample_rate)
+
+
+def to_mono(samples: np.ndarray, rate: int, name: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """[N] or [N, channels] float32 -> [N'] at ``sample_rate``. ``AudioError`` if empty or not finite."""
     if samples.shape[0] == 0:
-        raise AudioError(f"{path}: holds no samples; remove it or record it again")
+        raise AudioError(f"{name}: holds no samples; remove it or record it again")
     if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: holds NaN or infinite samples; export it again")
+        raise AudioError(f"{name}: holds NaN or infinite samples; export it again")
     mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
     if rate == sample_rate:
         return mono
@@ -55,13 +82,20 @@ def probe_duration(path: str | Path) -> float:
     if path.suffix.lower() in OTHER_SUFFIXES:
         samples, rate = _decode_with_ffmpeg(path)
         return len(samples) / rate
-    _require_content(path)
+    with _open(path) as file:
+        return probe_file(file, str(path))
+
+
+def probe_file(file: BinaryIO, name: str) -> float:
+    """``probe_duration`` for an open file."""
+    header = file.read(1024)
+    file.seek(0)
     try:
-        info = sf.info(str(path))
+        info = sf.info(file)
     except (sf.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)}); convert it to wav or flac") from None
+        raise AudioError(_unreadable(name, header, error)) from None
     if info.frames == 0:
-        raise AudioError(f"{path}: holds no samples; remove it or record it again")
+        raise AudioError(f"{name}: holds no samples; remove it or record it again")
     return info.frames / info.samplerate
 
 
@@ -72,16 +106,38 @@ def _require_content(path: Path) -> None:
         raise AudioError(f"{path}: is empty (0 bytes); copy or download it again")
 
 
-def _decode_with_soundfile(path: Path) -> tuple[np.ndarray, int]:
+def _open(path: Path) -> BinaryIO:
     _require_content(path)
     try:
-        return sf.read(str(path), dtype="float32")
+        return path.open("rb")
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be opened ({error.strerror}); check its permissions") from None
+
+
+def _decode_with_soundfile(file: BinaryIO, name: str) -> tuple[np.ndarray, int]:
+    header = file.read(4096)
+    file.seek(0)
+    try:
+        with sf.SoundFile(file) as sound:
+            samples, rate, declared = sound.read(dtype="float32"), sound.samplerate, sound.frames
     except (sf.LibsndfileError, RuntimeError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)}); convert it to wav or flac") from None
+        raise AudioError(_unreadable(name, header, error)) from None
+    size = file.seek(0, io.SEEK_END)
+    # Streamed wav files promise the maximum; the length of an MP3 without a tag is only estimated.
+    promised = int.from_bytes(header[4:8], "little") + 8 if header[:4] == b"RIFF" else 0
+    tagged = b"Xing" in header or b"Info" in header
+    if size < promised < 0x7FFF0000 or (tagged and len(samples) < 0.9 * declared):
+        raise AudioError(f"{name}: is cut off (its header promises more audio); copy or download it again")
+    return samples, rate
 
 
-def _reason(error: Exception) -> str:
-    return str(error).rsplit(": ", 1)[-1].strip().rstrip(".") or type(error).__name__
+def _unreadable(name: str, header: bytes, error: Exception) -> str:
+    if header.startswith(b"NIST_1A") and b"shorten" in header:
+        return f"{name}: compressed with shorten, which cannot be read; convert it (sph2pipe -f wav IN OUT)"
+    reason = str(error).rsplit(": ", 1)[-1].strip().rstrip(".") or type(error).__name__
+    if getattr(error, "code", None) == 7:  # libsndfile's words for it ("no regular file") mislead
+        reason = "of no known format"
+    return f"{name}: cannot be read as audio ({reason}); convert it to wav or flac"
 
 
 def _decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
@@ -95,13 +151,33 @@ def _decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
             return decoded.data.numpy().T, decoded.sample_rate
         except Exception as error:  # torchcodec raises whatever its FFmpeg does, also when FFmpeg is missing
             if not shutil.which("ffmpeg"):
-                raise AudioError(f"{path}: torchcodec cannot read it ({_first_line(error)}); convert it to wav") from None
+                raise AudioError(
+                    f"{path}: torchcodec cannot read it ({_first_line(error)}); convert it to wav"
+                ) from None
     if not shutil.which("ffmpeg"):
-        raise AudioError(f"{path}: {path.suffix} needs ffmpeg (or pip install torchcodec); install it or convert to wav")
-    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(path), "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
+        raise AudioError(
+            f"{path}: {path.suffix} needs ffmpeg (or pip install torchcodec); install it or convert to wav"
+        )
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-nostdin",
+        "-i",
+        str(path),
+        "-ac",
+        "1",
+        "-ar",
+        str(SAMPLE_RATE),
+        "-f",
+        "f32le",
+        "-",
+    ]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
-        raise AudioError(f"{path}: ffmpeg cannot read it ({_first_line(done.stderr.decode(errors='replace'))})")
+        raise AudioError(
+            f"{path}: ffmpeg cannot read it ({_first_line(done.stderr.decode(errors='replace'))})"
+        )
     return np.frombuffer(done.stdout, dtype=np.float32).copy(), SAMPLE_RATE
 
 

@@ -1,4 +1,4 @@
-"""A folder of one's own: ``audio/`` with recordings, and perhaps ``transcriptions/`` with texts of the same names."""
+"""A folder of one's own: ``audio/``, and perhaps ``transcriptions/`` with texts of the same names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from src.utils.errors import TextError, UserError
 
 
 class CustomDirDataset(SpeechDataset):
-    """``DIR/audio/**/ID.wav`` (flac, mp3, ogg, opus ...; any letter case) and ``DIR/transcriptions/**/ID.txt``.
+    """``DIR/audio/**/ID.wav`` (flac, mp3, ogg ...; any letter case) and ``DIR/transcriptions/**/ID.txt``.
 
-    An id is the path below ``audio/`` without the suffix. Two recordings of one id (``a.wav`` beside ``a.flac``)
-    are both left out and named, because which one is meant cannot be known. A transcript that is not UTF-8 leaves
-    its recording out of training, but not out of transcription (``unreadable_texts`` names it).
+    An id is the path below ``audio/`` without the suffix. Two recordings of one id (``a.wav`` beside
+    ``a.flac``) are both left out and named, because which one is meant cannot be known. A transcript that is
+    not UTF-8 leaves its recording out of training, but not out of transcription (``unreadable_texts`` names
+    it).
 
     Raises ``UserError`` when there is no such folder or no recording in it.
     """
@@ -29,9 +30,9 @@ class CustomDirDataset(SpeechDataset):
             problem = "has no audio/ folder" if root.is_dir() else "does not exist"
             raise UserError(f"data_dir={root} {problem}; put the recordings into {audio_dir}")
         texts_dir = Path(transcriptions_dir) if transcriptions_dir else root / "transcriptions"
-        files = sorted(
-            p for p in audio_dir.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and not p.name.startswith(".") and p.is_file()
-        )
+        if transcriptions_dir and not texts_dir.is_dir():
+            raise UserError(f"transcriptions_dir={texts_dir} does not exist; correct or leave it out")
+        files = sorted(p for p in audio_dir.rglob("*") if _is_recording(p, audio_dir))
         if not files:
             raise UserError(f"data_dir={root}: no recordings in {audio_dir} (wav, flac, mp3, ogg, opus ...)")
         by_id: dict[str, list[Path]] = {}
@@ -44,6 +45,12 @@ class CustomDirDataset(SpeechDataset):
                 names = " and ".join(path.name for path in paths)
                 skipped.append(Skipped(utterance_id, str(paths[0]), f"{names} have one id; keep one of them"))
                 continue
+            if not _is_unicode(str(paths[0])):
+                shown = ascii(utterance_id)
+                skipped.append(
+                    Skipped(shown, ascii(str(paths[0])), f"{shown}: its name is not UTF-8; rename it")
+                )
+                continue
             speaker = utterance_id.rpartition("/")[0] or None
             entries.append(Entry(utterance_id, str(paths[0]), self._text(texts_dir, utterance_id), speaker))
         super().__init__(entries, skipped, name=root.resolve().name, **limits)
@@ -51,15 +58,24 @@ class CustomDirDataset(SpeechDataset):
     def _text(self, texts_dir: Path, utterance_id: str) -> str | None:
         file = texts_dir / f"{utterance_id}.txt"
         try:
-            return read_text(file) if file.is_file() else None
+            return read_text(file).strip() if file.is_file() else None
         except TextError as error:
             self.unreadable_texts.append(Skipped(utterance_id, str(file), str(error)))
             return None
 
 
+def _is_recording(path: Path, audio_dir: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(audio_dir).parts)
+    return path.suffix.lower() in AUDIO_SUFFIXES and not hidden and path.is_file()
+
+
+def _is_unicode(name: str) -> bool:
+    return name.encode(errors="ignore").decode() == name
+
+
 def read_text(file: Path) -> str:
-    """The stripped content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
+    """The content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
     try:
-        return file.read_text(encoding="utf-8-sig").strip()
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None

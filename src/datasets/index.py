@@ -1,8 +1,8 @@
-"""The index of a corpus: one memory-mapped Arrow table, so that ten million rows cost no memory and open at once.
+"""The index of a corpus: one memory-mapped Arrow table, so that ten million rows cost no memory.
 
-Columns: id, path, text (as written in the corpus, null when there is none), duration_s, speaker. Durations take
-time to probe, so an index is cached on disk under a name made of its source and of every file's size and date:
-when a file changes, the name changes, and the index is made anew.
+Columns: id, path, text (as written in the corpus, null when there is none), duration_s, speaker. Durations
+take time to probe, so an index is cached on disk under a name made of its source and of every file's size
+and date: when a file changes, the name changes, and the index is made anew.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,18 +93,26 @@ class Index:
 
 def cache_dir() -> Path:
     """Where indexes are kept: ``LECTERN_CACHE``, else ``~/.cache/lectern``, else a temporary folder."""
-    wanted = Path(os.environ.get("LECTERN_CACHE") or Path.home() / ".cache" / "lectern")
     try:
+        wanted = Path(os.environ.get("LECTERN_CACHE") or Path.home() / ".cache" / "lectern")
         (wanted / "indexes").mkdir(parents=True, exist_ok=True)
         if os.access(wanted / "indexes", os.W_OK):
             return wanted
-    except OSError:
+    except (OSError, RuntimeError):  # a read-only home, or none
         pass
     return Path(tempfile.mkdtemp(prefix="lectern-"))
 
 
-def build_index(entries: Sequence[Entry], skipped: Sequence[Skipped] = (), name: str = "corpus") -> Index:
-    """The index of ``entries``, from the cache when nothing changed. ``skipped`` is what the corpus itself left out."""
+def build_index(
+    entries: Sequence[Entry],
+    skipped: Sequence[Skipped] = (),
+    name: str = "corpus",
+    probe: Callable[[Entry], float] = lambda entry: probe_duration(entry.path),
+) -> Index:
+    """The index of ``entries``, from the cache when nothing changed.
+
+    ``skipped`` is what the corpus itself left out; ``probe`` gives the seconds of an entry that states none.
+    """
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for entry in entries:
         digest.update(repr((entry, _fingerprint(entry.path))).encode())
@@ -113,7 +121,7 @@ def build_index(entries: Sequence[Entry], skipped: Sequence[Skipped] = (), name:
     file = cache_dir() / "indexes" / f"{name}-{digest.hexdigest()}.arrow"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        _write(list(entries), list(skipped), file, name)
+        _write(list(entries), list(skipped), file, name, probe)
     return Index(file)
 
 
@@ -125,16 +133,20 @@ def _fingerprint(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _write(entries: list[Entry], skipped: list[Skipped], file: Path, name: str) -> None:
-    def probe(entry: Entry) -> float | str:
+def _write(
+    entries: list[Entry], skipped: list[Skipped], file: Path, name: str, probe: Callable[[Entry], float]
+) -> None:
+    def duration_or_reason(entry: Entry) -> float | str:
         try:
-            return entry.duration_s if entry.duration_s is not None else probe_duration(entry.path)
+            return entry.duration_s if entry.duration_s is not None else probe(entry)
         except AudioError as error:
             return str(error)
 
     with ThreadPoolExecutor() as pool:
-        probes = pool.map(probe, entries)
-        shown = tqdm(probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000)
+        probes = pool.map(duration_or_reason, entries)
+        shown = tqdm(
+            probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000
+        )
         durations = list(shown)
     rows = []
     for entry, duration in zip(entries, durations, strict=True):

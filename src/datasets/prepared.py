@@ -1,4 +1,6 @@
-"""A data set made ready for a model: augmented audio, normalised text, tokens. One bad recording never raises.
+"""A data set made ready for a model: augmented audio, normalised text, tokens.
+
+One bad recording never raises: it becomes a ``Skipped``.
 
 Randomness is addressed by (seed, epoch, utterance id): workers, order and resumed runs change nothing.
 """
@@ -24,7 +26,8 @@ class PreparedDataset(Dataset):
 
     Args:
         dataset: the recordings.
-        text_encoder: adds ``text`` (normalised) and ``tokens``; a recording without a usable text is then skipped.
+        text_encoder: adds ``text`` (normalised) and ``tokens``; a recording without a usable text is then
+            skipped.
         augmentations: ``(audio [N], rng) -> audio [N']``.
         seed: addresses the random numbers.
         spec_draws: how many uniform numbers SpecAugment wants per recording.
@@ -59,9 +62,14 @@ class PreparedDataset(Dataset):
         except (AudioError, TextError) as error:
             return Skipped(entry.id, entry.path, str(error))
         if self.spec_draws:
-            draws = addressed_rng(self.seed, "spec_augment", epoch, entry.id).random(self.spec_draws, dtype=np.float32)
+            draws = addressed_rng(self.seed, "spec_augment", epoch, entry.id).random(
+                self.spec_draws, dtype=np.float32
+            )
             item["spec_draws"] = torch.from_numpy(draws)
-        item |= {"utterance_id": entry.id, "audio": torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))}
+        item |= {
+            "utterance_id": entry.id,
+            "audio": torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32)),
+        }
         return item
 
     def _text(self, raw: str | None) -> dict[str, Any]:

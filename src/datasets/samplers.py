@@ -19,7 +19,8 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
     Args:
         durations: [rows] seconds.
         batch_size: most clips of a batch.
-        max_batch_duration_s: most seconds of padded audio (clips x longest); a longer clip is alone in its batch.
+        max_batch_duration_s: most seconds of padded audio (clips x longest); a longer clip is alone in its
+            batch.
         shuffle: shuffled windows sorted by length, batches shuffled; otherwise all clips, longest first.
         seed: addresses the shuffles.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src.datasets.audio_io import SAMPLE_RATE, load_audio
+from src.datasets.audio_io import SAMPLE_RATE, load_audio, probe_duration
 from src.datasets.index import Entry, Skipped, build_index
 from src.utils.errors import UserError
 
@@ -28,6 +28,8 @@ class Utterance:
 
 class SpeechDataset:
     """Recordings from a list of entries.
+
+    A corpus whose audio is not in ordinary files overrides ``read_audio`` and ``probe``.
 
     Args:
         entries: what there is; durations that are not given are probed once and cached.
@@ -49,7 +51,7 @@ class SpeechDataset:
         if limit is not None and limit < 1:
             raise UserError(f"limit={limit} must be at least 1")
         self.name = name
-        self.index = build_index(entries, skipped, name)
+        self.index = build_index(entries, skipped, name, self.probe)
         self.skipped = list(self.index.skipped)
         durations = self.index.durations
         keep = np.ones(len(durations), dtype=bool)
@@ -79,7 +81,15 @@ class SpeechDataset:
     def __getitem__(self, row: int) -> Utterance:
         """Reads one recording. Raises ``AudioError`` when that fails."""
         entry = self.entry(row)
-        return Utterance(entry.id, load_audio(entry.path, SAMPLE_RATE), entry.text, entry.speaker, entry.path)
+        return Utterance(entry.id, self.read_audio(entry), entry.text, entry.speaker, entry.path)
+
+    def read_audio(self, entry: Entry) -> np.ndarray:
+        """[N] float32, mono, 16 kHz. Raises ``AudioError``."""
+        return load_audio(entry.path, SAMPLE_RATE)
+
+    def probe(self, entry: Entry) -> float:
+        """Seconds of an entry that states no duration. Raises ``AudioError``."""
+        return probe_duration(entry.path)
 
     def select(self, rows: Sequence[int]) -> SpeechDataset:
         """The same data set with these rows only."""

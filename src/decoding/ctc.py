@@ -209,7 +209,9 @@ class _Beam:
         B, K = self.last.size()
         V = frame.size(-1)
         total = self.total
-        last = torch.where(self.last < 0, blank, self.last)  # the empty prefix repeats nothing: blank is never extended
+        last = torch.where(
+            self.last < 0, blank, self.last
+        )  # the empty prefix repeats nothing: blank is never extended
         at_last = frame.gather(1, last)  # log probability of repeating each prefix's last token
         blank_end = total + frame[:, blank, None]
         token_end = self.token_end + at_last

@@ -1,8 +1,8 @@
 """Sentences for synthetic speech: 280 words, millions of sentences; a small model learns them in minutes.
 
 A sentence is written in lower case, with CAPITALS for letters that are spelled ("enter X I nine"): the
-transcript is its lower case, and the voice knows "a" the word from "A" the letter. "everyday" has
-few spelled letters, "an4" imitates CMU AN4 (letters, numbers, one-word commands), "mixed" has all.
+transcript is its lower case, and the voice knows "a" the word from "A" the letter. "basics" has numbers,
+dates, times, addresses and commands, "everyday" short clauses and a few spelled letters besides; "an4" imitates CMU AN4 (letters, numbers, one-word commands), "mixed" has all.
 """
 
 from __future__ import annotations
@@ -199,10 +199,13 @@ Kind = Callable[[np.random.Generator], str]
 EVERYDAY: dict[Kind, float] = {
     clause: 6, command: 4, time: 3, date: 3, few_digits: 2, telephone: 1, address: 2, spelling: 1, census: 1,
 }  # fmt: skip
+BASICS: dict[Kind, float] = {
+    few_digits: 2, telephone: 1, number: 2, date: 3, time: 3, address: 2, command: 3,
+}  # fmt: skip
 AN4: dict[Kind, float] = {
     census: 14, spelling: 3, number: 2, telephone: 2, date: 2, one_word: 2, address: 1,
 }  # fmt: skip
-STYLES = {"everyday": EVERYDAY, "an4": AN4, "mixed": {**EVERYDAY, **AN4}}
+STYLES = {"basics": BASICS, "everyday": EVERYDAY, "an4": AN4, "mixed": {**EVERYDAY, **AN4}}
 
 
 def sentence(rng: np.random.Generator, style: str = "everyday") -> str:

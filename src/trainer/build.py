@@ -22,7 +22,10 @@ def build_trainer(config: DictConfig) -> Trainer:
     """Builds every part that ``src/configs/base.yaml`` lists. Raises ``UserError`` for parts that do not fit."""
     torch.manual_seed(config.seed)
     text_encoder = build(config.text_encoder)
-    model_config = {**OmegaConf.to_container(config.model, resolve=True), "vocab_size": text_encoder.vocab_size}
+    model_config = {
+        **OmegaConf.to_container(config.model, resolve=True),
+        "vocab_size": text_encoder.vocab_size,
+    }
     model = build(OmegaConf.create(model_config))
     spec_augment = build(config.transforms.spec_augment)
 
@@ -66,7 +69,9 @@ def _shared_config(config: DictConfig, model_config: dict[str, Any]) -> dict[str
         name: OmegaConf.to_container(config[name], resolve=True)
         for name in ("trainer", "optimizer", "lr_scheduler", "objective", "batching")
     }
-    settings["trainer"] = {k: v for k, v in settings["trainer"].items() if k not in ("resume_from", "init_from", "device")}
+    settings["trainer"] = {
+        k: v for k, v in settings["trainer"].items() if k not in ("resume_from", "init_from", "device")
+    }
     return {
         "model": model_config,
         "decoders": OmegaConf.to_container(config.decoders, resolve=True),

@@ -27,9 +27,13 @@ def initialise_from(model: SpeechModel, checkpoint_dir: str, text_encoder: TextE
     taken = {
         name: theirs[name]
         for name, value in ours.items()
-        if name in theirs and theirs[name].shape == value.shape and (same_tokens or name.startswith("encoder."))
+        if name in theirs
+        and theirs[name].shape == value.shape
+        and (same_tokens or name.startswith("encoder."))
     }
     model.load_state_dict({**ours, **taken})
     fresh = sorted(set(ours) - set(taken))
-    print(f"started from {checkpoint.path}: {len(taken)} tensors taken, {len(fresh)} new ({', '.join(fresh) or 'none'})")
+    print(
+        f"started from {checkpoint.path}: {len(taken)} tensors taken, {len(fresh)} new ({', '.join(fresh) or 'none'})"
+    )
     return fresh

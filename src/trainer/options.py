@@ -13,7 +13,9 @@ class TrainerOptions:
 
     max_epochs: int | None = None  # stop after this many passes over the training set ...
     max_steps: int | None = None  # ... or after this many optimizer steps, whichever is given
-    precision: str = "auto"  # fp32, bf16, fp16; auto: bf16 on GPUs from sm_80, fp16 on older ones, fp32 on a CPU
+    precision: str = (
+        "auto"  # fp32, bf16, fp16; auto: bf16 on GPUs from sm_80, fp16 on older ones, fp32 on a CPU
+    )
     device: str = "auto"
     accumulate: int = 1  # micro-batches per optimizer step
     clip_norm: float | None = 5.0  # of the whole gradient; the norm is logged before clipping
@@ -32,6 +34,8 @@ class TrainerOptions:
         if not (self.max_epochs or self.max_steps):
             raise UserError("trainer: neither max_epochs nor max_steps is set; set one of them")
         if self.resume_from not in (None, "auto"):
-            raise UserError(f"trainer.resume_from={self.resume_from} is unknown; use auto, with the run's own run_name")
+            raise UserError(
+                f"trainer.resume_from={self.resume_from} is unknown; use auto, with the run's own run_name"
+            )
         if self.accumulate < 1:
             raise UserError(f"trainer.accumulate={self.accumulate} must be at least 1")

@@ -96,7 +96,9 @@ class Reporter:
             audio = self.example["audio"][0, : int(self.example["audio_lengths"][0])].float().cpu().numpy()
             self.writers.audio(step, "train/augmented", audio, 16_000)
             features = self._features(audio)
-            self.writers.figure(step, "train/augmented", spectrogram_figure(features, self.example["text"][0]))
+            self.writers.figure(
+                step, "train/augmented", spectrogram_figure(features, self.example["text"][0])
+            )
         self.since, self.audio_s = time.monotonic(), 0.0
 
     def note_final(self, step: int, evaluation: Evaluation, searches: dict[str, Any]) -> None:
@@ -106,7 +108,9 @@ class Reporter:
             wer, cer = evaluation.metrics[f"wer_{name}"], evaluation.metrics[f"cer_{name}"]
             self.say(f"best checkpoint on dev, {name}: WER {100 * wer:.2f} %  CER {100 * cer:.2f} %")
         if self.skipped:
-            self.say(f"{len(self.skipped)} utterances could not be used, e.g. {', '.join(list(self.skipped)[:5])}")
+            self.say(
+                f"{len(self.skipped)} utterances could not be used, e.g. {', '.join(list(self.skipped)[:5])}"
+            )
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
@@ -116,7 +120,9 @@ class Reporter:
     def _features(self, audio: np.ndarray) -> np.ndarray:
         """[N] -> [T, F], as the model hears it."""
         device = next(self.frontend.buffers()).device
-        features, _ = self.frontend(torch.from_numpy(audio)[None].to(device), torch.tensor([len(audio)], device=device))
+        features, _ = self.frontend(
+            torch.from_numpy(audio)[None].to(device), torch.tensor([len(audio)], device=device)
+        )
         return features[0].cpu().numpy()
 
     def _show(self, **values: str) -> None:
@@ -129,15 +135,22 @@ class Reporter:
         rows = {utterance_id: row for row, utterance_id in enumerate(prepared.dataset.ids)}
         samples = []
         for utterance_id in ids:
-            target, prediction = evaluation.references[utterance_id], evaluation.predictions[search][utterance_id]
+            target, prediction = (
+                evaluation.references[utterance_id],
+                evaluation.predictions[search][utterance_id],
+            )
             rates = corpus_error_rates([target], [prediction])
             audio = prepared[rows[utterance_id]]["audio"].numpy()
             spectrogram = self._features(audio)
-            samples.append(Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram))
+            samples.append(
+                Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram)
+            )
         return samples
 
 
-def model_card(name: str, config: dict[str, Any], steps: int, seconds: float, scores: dict[str, float]) -> str:
+def model_card(
+    name: str, config: dict[str, Any], steps: int, seconds: float, scores: dict[str, float]
+) -> str:
     """The checkpoint's README.md: data, steps and scores, no local paths."""
     training = config.get("training", {})
     lines = [

@@ -63,7 +63,9 @@ class RunFolder:
             return load_state(directory / "training" / "state")
         except Exception as error:  # any way in which two small files can be broken
             detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{directory}: its training state cannot be read ({detail}); delete this folder") from None
+            raise UserError(
+                f"{directory}: its training state cannot be read ({detail}); delete this folder"
+            ) from None
 
     def _point(self, pointer: str, name: str) -> None:
         unfinished = self.checkpoints / f".{pointer}.unfinished"

@@ -11,7 +11,9 @@ from src.transforms import SpecAugment
 class TrainingStep(nn.Module):
     """Model and objective together, so that whatever they do together is synchronised when it is wrapped."""
 
-    def __init__(self, model: SpeechModel, objective: nn.Module, spec_augment: SpecAugment | None = None) -> None:
+    def __init__(
+        self, model: SpeechModel, objective: nn.Module, spec_augment: SpecAugment | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective

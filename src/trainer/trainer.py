@@ -22,8 +22,8 @@ from src.checkpoint import Checkpoint, write_checkpoint
 from src.logger import Writers
 from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
-from src.trainer.initialise import initialise_from
 from src.trainer.evaluation import Evaluation, evaluate, to_device
+from src.trainer.initialise import initialise_from
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, model_card
 from src.trainer.run_folder import RunFolder
@@ -82,7 +82,9 @@ class Trainer:
         self.dev_loader = dev_loader
         self.config = config
         self.folder = RunFolder(run_dir)
-        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=FIRST_SCALE, enabled=self.dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=FIRST_SCALE, enabled=self.dtype == torch.float16
+        )
         self.ema = EMA(step.model, options.ema_decay) if options.ema_decay else None
         self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
@@ -106,6 +108,8 @@ class Trainer:
         """
         resumed = self._resume_or_start()
         self.reporter.writers.start(self.folder.directory, self.config, resume=resumed)
+        for loader in filter(None, (self.train_loader, self.dev_loader)):
+            self.reporter.note_skipped(loader.dataset.dataset.skipped)
         started = time.monotonic() - self.seconds
         bar = tqdm(total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05)
         self.reporter.bar = bar
@@ -225,7 +229,9 @@ class Trainer:
         if evaluation is not None:
             if self.options.monitor not in evaluation.metrics:
                 known = ", ".join(evaluation.metrics)
-                raise UserError(f"trainer.monitor={self.options.monitor} is not measured; choose one of: {known}")
+                raise UserError(
+                    f"trainer.monitor={self.options.monitor} is not measured; choose one of: {known}"
+                )
             score = evaluation.metrics[self.options.monitor]
             is_best = score < self.best
             self.best = min(score, self.best)
@@ -244,7 +250,9 @@ class Trainer:
             return
         best = Checkpoint.open(self.folder.pointed("best")).model().to(self.device)
         final = TrainingStep(best, self.step.objective, None)
-        evaluation = evaluate(final, self.text_encoder, self.searches, self.dev_loader, progress="dev, all searches")
+        evaluation = evaluate(
+            final, self.text_encoder, self.searches, self.dev_loader, progress="dev, all searches"
+        )
         self.reporter.note_final(self.steps, evaluation, self.searches)
 
     def _save(self, is_best: bool) -> None:
@@ -261,7 +269,16 @@ class Trainer:
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
-    COUNTERS = ("steps", "epoch", "position", "best", "evaluations_without_gain", "bad_steps", "stopped_early", "seconds")
+    COUNTERS = (
+        "steps",
+        "epoch",
+        "position",
+        "best",
+        "evaluations_without_gain",
+        "bad_steps",
+        "stopped_early",
+        "seconds",
+    )
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -294,7 +311,9 @@ class Trainer:
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError) as error:
             detail = str(error).splitlines()[-1].strip()
-            raise UserError(f"{newest}: was trained with another model or optimizer ({detail}); change run_name") from None
+            raise UserError(
+                f"{newest}: was trained with another model or optimizer ({detail}); change run_name"
+            ) from None
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         if self.ema:

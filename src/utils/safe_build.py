@@ -52,7 +52,9 @@ def safe_build(node: Any, source: str, **extra: Any) -> Any:
     target = node["_target_"]
     built_class = allowed_targets().get(target) if isinstance(target, str) else None
     if built_class is None:
-        raise UserError(f"{source}: _target_ {target!r} is not one of Lectern's classes; do not use this file")
+        raise UserError(
+            f"{source}: _target_ {target!r} is not one of Lectern's classes; do not use this file"
+        )
     try:
         return built_class(**arguments, **extra)
     except (TypeError, ValueError) as error:

@@ -28,7 +28,9 @@ def save_state(tree: Any, path: Path) -> None:
         if isinstance(node, dict):
             if all(isinstance(key, str) for key in node):
                 return {key: pack(value) for key, value in node.items()}
-            return {PAIRS: [[key, pack(value)] for key, value in node.items()]}  # JSON keys would become strings
+            return {
+                PAIRS: [[key, pack(value)] for key, value in node.items()]
+            }  # JSON keys would become strings
         if isinstance(node, tuple):
             return {TUPLE: [pack(value) for value in node]}
         if isinstance(node, list):

@@ -48,7 +48,11 @@ def test_narrow_beam_never_overcounts_and_holds_distinct_prefixes(seed, beam_siz
     for h in hypotheses:
         if h.tokens:
             loss = F.ctc_loss(
-                log_probs[0].double(), torch.tensor(h.tokens), torch.tensor(12), torch.tensor(len(h.tokens)), reduction="sum"
+                log_probs[0].double(),
+                torch.tensor(h.tokens),
+                torch.tensor(12),
+                torch.tensor(len(h.tokens)),
+                reduction="sum",
             )
             assert h.score <= -loss + 1e-6
     assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
@@ -60,7 +64,13 @@ def test_score_of_a_wide_beam_is_minus_the_loss_on_long_flat_audio():
     assert math.isfinite(best.score)
     log_probs = random_log_probs(1, 1, 8, 3, sharpness=4.0)
     best = CTCBeamSearch(beam_size=500)(log_probs, torch.tensor([8]))[0][0]
-    loss = F.ctc_loss(log_probs[0].double(), torch.tensor([best.tokens]), torch.tensor([8]), torch.tensor([len(best.tokens)]), reduction="sum")
+    loss = F.ctc_loss(
+        log_probs[0].double(),
+        torch.tensor([best.tokens]),
+        torch.tensor([8]),
+        torch.tensor([len(best.tokens)]),
+        reduction="sum",
+    )
     assert best.score == pytest.approx(-float(loss), abs=1e-6)
 
 
@@ -86,7 +96,9 @@ def test_greedy_score_is_that_of_its_alignment():
     assert best.score == pytest.approx(float(log_probs.max(-1).values.sum()), abs=1e-5)
 
 
-@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(beam_size=6), CTCBeamSearch(beam_size=6, token_top_k=3)])
+@pytest.mark.parametrize(
+    "search", [CTCGreedySearch(), CTCBeamSearch(beam_size=6), CTCBeamSearch(beam_size=6, token_top_k=3)]
+)
 def test_result_does_not_depend_on_the_batch_or_its_padding(search):
     lengths = torch.tensor([7, 0, 20, 1, 13])
     log_probs = random_log_probs(4, 5, 25, 6, sharpness=2.0)

@@ -60,13 +60,13 @@ def corpus(tmp_path_factory) -> Path:
 TINY = [
     "-cn=one_batch",
     "model=conformer_ctc_tiny",
-    "model.encoder.dim=32",
+    "model.encoder.dim=48",
     "model.encoder.num_layers=1",
     "model.encoder.subsampling_channels=8",
     "batching.batch_size=8",
-    "trainer.evaluate_every_steps=60",
+    "trainer.evaluate_every_steps=120",
     "writer=[none]",
-    "optimizer.lr=1.0e-2",
+    "optimizer.lr=3.0e-3",
 ]
 
 
@@ -74,5 +74,12 @@ TINY = [
 def run_folder(corpus, tmp_path_factory) -> Path:
     """A run that has learnt the tone corpus by heart."""
     save_dir = tmp_path_factory.mktemp("saved")
-    door("train.py", *TINY, "trainer.max_steps=120", f"datasets.train.data_dir={corpus}", f"save_dir={save_dir}", "run_name=tones")
+    door(
+        "train.py",
+        *TINY,
+        "trainer.max_steps=240",
+        f"datasets.train.data_dir={corpus}",
+        f"save_dir={save_dir}",
+        "run_name=tones",
+    )
     return save_dir / "tones"

@@ -15,12 +15,20 @@ from .conftest import TINY, door, tone_clip, write_corpus
 
 
 def texts(folder):
-    return {p.relative_to(folder).with_suffix("").as_posix(): p.read_text().strip() for p in folder.rglob("*.txt")}
+    return {
+        p.relative_to(folder).with_suffix("").as_posix(): p.read_text().strip() for p in folder.rglob("*.txt")
+    }
 
 
 @pytest.mark.parametrize("decoder", ["greedy", "beam"])
 def test_train_transcribe_and_score(run_folder, corpus, tmp_path, decoder):
-    door("inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path}", f"decoder={decoder}")
+    door(
+        "inference.py",
+        f"checkpoint={run_folder}",
+        f"data_dir={corpus}",
+        f"save_dir={tmp_path}",
+        f"decoder={decoder}",
+    )
     expected = {name: text.lower() for name, text in texts(corpus / "transcriptions").items()}
     assert texts(tmp_path) == expected
     done = door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", tmp_path)
@@ -28,9 +36,18 @@ def test_train_transcribe_and_score(run_folder, corpus, tmp_path, decoder):
 
 
 def test_batches_workers_and_order_change_nothing(run_folder, corpus, tmp_path):
-    variants = {"a": ["batching.batch_size=1", "num_workers=0"], "b": ["batching.batch_size=8", "num_workers=2"]}
+    variants = {
+        "a": ["batching.batch_size=1", "num_workers=0"],
+        "b": ["batching.batch_size=8", "num_workers=2"],
+    }
     for name, overrides in variants.items():
-        door("inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path / name}", *overrides)
+        door(
+            "inference.py",
+            f"checkpoint={run_folder}",
+            f"data_dir={corpus}",
+            f"save_dir={tmp_path / name}",
+            *overrides,
+        )
     assert texts(tmp_path / "a") == texts(tmp_path / "b")
 
 
@@ -47,15 +64,17 @@ def test_resume_writes_only_what_is_missing(run_folder, corpus, tmp_path):
 def test_folder_without_transcriptions_and_with_broken_files(run_folder, tmp_path):
     data = tmp_path / "data"
     (data / "audio" / "sub").mkdir(parents=True)
-    sf.write(data / "audio" / "sub" / "good.WAV", tone_clip("mid", 3), 16000, format="WAV")
-    stereo = np.stack([tone_clip("low high", 4)] * 8, axis=1)
-    sf.write(data / "audio" / "eight.flac", stereo, 16000)
+    sf.write(data / "audio" / "sub" / "good.WAV", tone_clip("mid", 1), 16000, format="WAV")
+    eight = np.stack([tone_clip("low high", 0)] * 8, axis=1)
+    sf.write(data / "audio" / "eight.flac", eight, 16000)
     (data / "audio" / "garbage.mp3").write_bytes(b"this is not audio")
     (data / "audio" / "empty.wav").write_bytes(b"")
     sf.write(data / "audio" / "zero.wav", np.zeros(0, np.float32), 16000)
     sf.write(data / "audio" / "nan.wav", np.full(1600, np.nan, np.float32), 16000, subtype="FLOAT")
     sf.write(data / "audio" / "click.wav", np.full(40, 0.5, np.float32), 16000)  # shorter than one frame
-    done = door("inference.py", f"checkpoint={run_folder}", f"data_dir={data}", f"save_dir={tmp_path / 'out'}")
+    done = door(
+        "inference.py", f"checkpoint={run_folder}", f"data_dir={data}", f"save_dir={tmp_path / 'out'}"
+    )
     found = texts(tmp_path / "out")
     assert found["sub/good"] == "mid" and found["eight"] == "low high" and found["click"] == ""
     assert set(found) == {"sub/good", "eight", "click"}
@@ -64,8 +83,13 @@ def test_folder_without_transcriptions_and_with_broken_files(run_folder, tmp_pat
 
 
 def test_one_file_folder(run_folder, tmp_path):
-    write_corpus(tmp_path / "one", ["high"])
-    door("inference.py", f"checkpoint={run_folder}", f"data_dir={tmp_path / 'one'}", f"save_dir={tmp_path / 'out'}")
+    write_corpus(tmp_path / "one", ["high"], seed=5)
+    door(
+        "inference.py",
+        f"checkpoint={run_folder}",
+        f"data_dir={tmp_path / 'one'}",
+        f"save_dir={tmp_path / 'out'}",
+    )
     assert texts(tmp_path / "out") == {"clip-0": "high"}
 
 
@@ -116,8 +140,16 @@ def copy(run_folder, tmp_path):
         ("model.safetensors", b"\x10\x00", "truncated or damaged"),
         ("config.yaml", b"model: [", "not a YAML file"),
         ("config.yaml", b"a: 1", "not a Lectern checkpoint"),
-        ("config.yaml", b"model: {_target_: os.system, command: 'touch hacked'}\ndecoders: {greedy: {}}", "os.system"),
-        ("config.yaml", b"model: !!python/object/apply:os.system ['touch hacked']\ndecoders: {}", "not a YAML file"),
+        (
+            "config.yaml",
+            b"model: {_target_: os.system, command: 'touch hacked'}\ndecoders: {greedy: {}}",
+            "os.system",
+        ),
+        (
+            "config.yaml",
+            b"model: !!python/object/apply:os.system ['touch hacked']\ndecoders: {}",
+            "not a YAML file",
+        ),
         ("tokenizer.txt", None, "no tokenizer"),
     ],
 )
@@ -128,7 +160,9 @@ def test_damaged_or_hostile_checkpoints(copy, corpus, tmp_path, name, content, m
     if name == "config.yaml" and b"greedy" in (content or b""):
         content = content.replace(b"{greedy: {}}", b"{greedy: {_target_: src.decoding.CTCGreedySearch}}")
         (copy / name).write_bytes(content)
-    line = spoken_error("inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}")
+    line = spoken_error(
+        "inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}"
+    )
     assert message in line, line
     assert not (tmp_path / "hacked").exists()
 
@@ -136,12 +170,22 @@ def test_damaged_or_hostile_checkpoints(copy, corpus, tmp_path, name, content, m
 def test_half_written_weights_are_refused(copy, corpus, tmp_path):
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    line = spoken_error("inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}")
+    line = spoken_error(
+        "inference.py", f"checkpoint={copy}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}"
+    )
     assert "truncated" in line
 
 
 def train(corpus, save_dir, name, *overrides, code=0):
-    return door("train.py", *TINY, f"datasets.train.data_dir={corpus}", f"save_dir={save_dir}", f"run_name={name}", *overrides, code=code)
+    return door(
+        "train.py",
+        *TINY,
+        f"datasets.train.data_dir={corpus}",
+        f"save_dir={save_dir}",
+        f"run_name={name}",
+        *overrides,
+        code=code,
+    )
 
 
 def newest_weights(folder):
@@ -172,7 +216,13 @@ def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path):
         "sys.argv[0] = 'train.py'\n"
         "import train; train.main()\n"
     )
-    common = [*TINY, f"datasets.train.data_dir={corpus}", f"save_dir={tmp_path}", "run_name=killed", *settings]
+    common = [
+        *TINY,
+        f"datasets.train.data_dir={corpus}",
+        f"save_dir={tmp_path}",
+        "run_name=killed",
+        *settings,
+    ]
     door("-c", script, *common, code=9)
     train(corpus, tmp_path, "killed", *settings, "trainer.resume_from=auto", "num_workers=0")
     whole, killed = newest_weights(tmp_path / "whole"), newest_weights(tmp_path / "killed")
@@ -182,19 +232,38 @@ def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path):
 
 
 def test_a_run_is_not_overwritten_by_accident(run_folder, corpus):
-    line = spoken_error("train.py", *TINY, f"save_dir={run_folder.parent}", "run_name=tones", f"datasets.train.data_dir={corpus}")
+    line = spoken_error(
+        "train.py",
+        *TINY,
+        f"save_dir={run_folder.parent}",
+        "run_name=tones",
+        f"datasets.train.data_dir={corpus}",
+    )
     assert "already holds a run" in line and "resume_from=auto" in line
 
 
 def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, corpus, tmp_path):
-    done = train(corpus, tmp_path, "same", f"trainer.init_from={run_folder}", "trainer.max_steps=1", "optimizer.lr=0")
+    done = train(
+        corpus, tmp_path, "same", f"trainer.init_from={run_folder}", "trainer.max_steps=1", "optimizer.lr=0"
+    )
     assert "0 new (none)" in done.stdout
     done = train(
-        corpus, tmp_path, "other", f"trainer.init_from={run_folder}", "trainer.max_steps=1", "+text_encoder.alphabet=lowmidhg"
+        corpus,
+        tmp_path,
+        "other",
+        f"trainer.init_from={run_folder}",
+        "trainer.max_steps=1",
+        "+text_encoder.alphabet=' lowmidhg'",
     )
     assert "2 new (head.bias, head.weight)" in done.stdout
-    done = train(corpus, tmp_path, "family", f"trainer.init_from={run_folder}", "model=mlp_ctc", "trainer.max_steps=1", code=2)
-    assert "its encoder is another one" in done.stderr
+    line = spoken_error(
+        "train.py",
+        "-cn=one_batch",
+        "model=mlp_ctc",
+        f"trainer.init_from={run_folder}",
+        f"save_dir={tmp_path}",
+    )
+    assert "its encoder is another one" in line
 
 
 def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):
@@ -207,7 +276,7 @@ def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):
     done = train(data, tmp_path, "run", "trainer.max_steps=2", "trainer.evaluate_every_steps=2")
     said = done.stdout + done.stderr
     assert re.search(r"clip-0: .*more symbols", said)
-    assert "clip-1" in said and "clip-2" in said and "broken" in said
+    assert "clip-1" in said and "clip-2" in said and "broken" in said, said
 
 
 def test_nothing_usable_is_one_line(tmp_path):
@@ -219,10 +288,20 @@ def test_nothing_usable_is_one_line(tmp_path):
 
 def test_metrics_of_folders_that_do_not_match(corpus, tmp_path):
     (tmp_path / "elsewhere.txt").write_text("x")
-    done = door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", tmp_path, code=2)
+    done = door(
+        "calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", tmp_path, code=2
+    )
     assert done.stderr.count("error: ") == 1
 
 
 def test_metrics_as_json(corpus, tmp_path):
-    door("calc_metrics.py", "--references", corpus / "transcriptions", "--predictions", corpus / "transcriptions", "--json", tmp_path / "m.json")
+    door(
+        "calc_metrics.py",
+        "--references",
+        corpus / "transcriptions",
+        "--predictions",
+        corpus / "transcriptions",
+        "--json",
+        tmp_path / "m.json",
+    )
     assert json.loads((tmp_path / "m.json").read_text())["wer"] == 0

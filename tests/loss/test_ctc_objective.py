@@ -23,14 +23,18 @@ def inputs(log_probs, lengths, tokens, token_lengths):
 def test_loss_is_brute_force():
     log_probs = torch.randn(2, 5, 4).log_softmax(-1)
     result = CTCObjective()(**inputs(log_probs, [5, 3], [[1, 1, 2], [3, 0, 0]], [3, 1]))
-    truth = text_probabilities(log_probs[0].tolist())[1, 1, 2] + text_probabilities(log_probs[1, :3].tolist())[3,]
+    truth = (
+        text_probabilities(log_probs[0].tolist())[1, 1, 2] + text_probabilities(log_probs[1, :3].tolist())[3,]
+    )
     assert float(result["loss_sum"]) == pytest.approx(-truth, abs=1e-4)
     assert int(result["normalizer"]) == 4 and result["too_short"] == []
 
 
 def test_a_transcript_longer_than_its_frames_costs_nothing_and_is_named():
     log_probs = torch.randn(2, 3, 4).log_softmax(-1).requires_grad_()
-    result = CTCObjective()(**inputs(log_probs, [3, 3], [[1, 1, 2], [1, 2, 0]], [3, 2]))  # 1, blank, 1, 2 needs four
+    result = CTCObjective()(
+        **inputs(log_probs, [3, 3], [[1, 1, 2], [1, 2, 0]], [3, 2])
+    )  # 1, blank, 1, 2 needs four
     assert result["too_short"] == ["u0"]
     assert int(result["normalizer"]) == 2
     assert math.isfinite(result["loss_sum"])

@@ -99,7 +99,9 @@ def test_relative_attention_is_the_papers_sum_written_with_loops():
                 scores.append(((q[i, h] + u) @ k[j, h] + (q[i, h] + w) @ r) / math.sqrt(D // H))
             expected[i, h] = torch.stack(scores).softmax(0) @ v[:, h]
     expected = attention.output(expected.reshape(T, D))
-    torch.testing.assert_close(attention(x, torch.ones(1, T, dtype=torch.bool))[0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        attention(x, torch.ones(1, T, dtype=torch.bool))[0], expected, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_rotary_scores_depend_on_distance_only():

@@ -17,5 +17,7 @@ def text_probabilities(log_probs: list[list[float]], blank: int = 0) -> dict[tup
     """Log probability of every token sequence, by summing over all V ** T alignments."""
     mass: dict[tuple[int, ...], float] = defaultdict(float)
     for path in itertools.product(range(len(log_probs[0])), repeat=len(log_probs)):
-        mass[collapse(path, blank)] += math.exp(sum(frame[token] for frame, token in zip(log_probs, path, strict=True)))
+        mass[collapse(path, blank)] += math.exp(
+            sum(frame[token] for frame, token in zip(log_probs, path, strict=True))
+        )
     return {text: math.log(p) for text, p in mass.items() if p > 0}

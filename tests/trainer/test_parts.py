@@ -55,7 +55,13 @@ def test_state_round_trip_keeps_types_and_bits(tmp_path):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9))
     model(torch.randn(4, 3)).sum().backward()
     optimizer.step()
-    tree = {"optimizer": optimizer.state_dict(), "none": None, "flag": True, "inf": float("inf"), "pair": (1, [2.5])}
+    tree = {
+        "optimizer": optimizer.state_dict(),
+        "none": None,
+        "flag": True,
+        "inf": float("inf"),
+        "pair": (1, [2.5]),
+    }
     save_state(tree, tmp_path / "state")
     back = load_state(tmp_path / "state")
     assert back["pair"] == (1, [2.5]) and back["flag"] is True and back["inf"] == float("inf")

@@ -49,7 +49,11 @@ class RotaryAttention(nn.Module):
         cos, sin = self.angles(T, x.device)
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(
-            self.rotate(q, cos, sin), self.rotate(k, cos, sin), v, attn_mask=valid[:, None, None, :], dropout_p=dropout
+            self.rotate(q, cos, sin),
+            self.rotate(k, cos, sin),
+            v,
+            attn_mask=valid[:, None, None, :],
+            dropout_p=dropout,
         )
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
 

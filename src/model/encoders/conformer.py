@@ -58,7 +58,14 @@ class ConformerBlock(nn.Module):
     """x + FFN/2, + attention, + convolution, + FFN/2, LayerNorm (paper, eq. 1)."""
 
     def __init__(
-        self, dim: int, num_heads: int, ff_multiple: int, kernel_size: int, dropout: float, attention: str, norm: str
+        self,
+        dim: int,
+        num_heads: int,
+        ff_multiple: int,
+        kernel_size: int,
+        dropout: float,
+        attention: str,
+        norm: str,
     ) -> None:
         super().__init__()
         self.feed_forward_in = FeedForward(dim, ff_multiple * dim, dropout)

@@ -6,7 +6,6 @@ convolutions; normalisation between layers that ignores padding.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -80,7 +79,9 @@ class DeepSpeech2Encoder(nn.Module):
         """features [B, T, F], feature_lengths [B] -> encoded [B, T', D] (padding is zero), encoded_lengths [B]."""
         x, lengths = features, feature_lengths
         x = x.unsqueeze(1)  # [B, 1, T, F]
-        for convolution, norm, stride in zip(self.convolutions, self.convolution_norms, self.strides, strict=True):
+        for convolution, norm, stride in zip(
+            self.convolutions, self.convolution_norms, self.strides, strict=True
+        ):
             x = convolution(x * valid_positions(lengths, x.size(2))[:, None, :, None])
             lengths = (lengths + stride - 1) // stride
             B, C, T, bins = x.size()
@@ -91,7 +92,9 @@ class DeepSpeech2Encoder(nn.Module):
         # Packing needs at least one frame of every clip; what it computes for an empty one is masked below.
         packed_lengths = lengths.clamp_min(1).cpu()
         for layer, norm in zip(self.recurrent, self.recurrent_norms, strict=True):
-            packed = pack_padded_sequence(self.dropout(x), packed_lengths, batch_first=True, enforce_sorted=False)
+            packed = pack_padded_sequence(
+                self.dropout(x), packed_lengths, batch_first=True, enforce_sorted=False
+            )
             x, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=T)
             x = norm(x, valid)
         return x * valid.unsqueeze(-1), lengths

@@ -1,0 +1,115 @@
+"""Every common format becomes mono 16 kHz; whatever cannot be read is one AudioError that names the file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from src.datasets import load_audio, probe_duration
+from src.datasets.audio_io import decode_audio
+from src.utils.errors import AudioError
+
+
+def peak_hertz(audio: np.ndarray, rate: int = 16000) -> float:
+    return float(np.abs(np.fft.rfft(audio)).argmax() * rate / len(audio))
+
+
+@pytest.mark.parametrize(
+    "name,options",
+    [
+        ("a.wav", {}),
+        ("a.WAV", {"format": "WAV", "subtype": "FLOAT"}),
+        ("a.flac", {}),
+        ("a.FLAC", {"format": "FLAC"}),
+        ("a.mp3", {}),
+        ("a.ogg", {}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("a.sph", {"format": "NIST", "subtype": "PCM_16"}),
+    ],
+)
+def test_formats(tmp_path, write_tone, name, options) -> None:
+    path = write_tone(tmp_path / name, seconds=1.0, **options)
+    audio = load_audio(path)
+    assert audio.dtype == np.float32 and audio.ndim == 1
+    assert abs(len(audio) - 16000) <= 16 and abs(probe_duration(path) - 1.0) < 0.001
+    assert abs(peak_hertz(audio) - 440) < 2 and abs(audio.std() - 0.354) < 0.06
+    assert np.array_equal(decode_audio(path.read_bytes(), name), audio)
+
+
+@pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+def test_resampling_keeps_frequency_and_duration(tmp_path, write_tone, rate) -> None:
+    audio = load_audio(write_tone(tmp_path / "a.wav", seconds=1.0, hertz=1000, rate=rate))
+    assert abs(len(audio) - 16000) <= 1 and abs(peak_hertz(audio) - 1000) < 2
+    assert abs(np.abs(audio[2000:-2000]).max() - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("channels", [2, 8])
+def test_channels_are_averaged(tmp_path, channels) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (800, channels)).astype(np.float32)
+    sf.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    assert np.allclose(load_audio(tmp_path / "a.wav"), samples.mean(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_that_are_no_numbers(tmp_path, value) -> None:
+    samples = np.zeros(100, dtype=np.float32)
+    samples[50] = value
+    sf.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"a\.wav: holds NaN or infinite"):
+        load_audio(tmp_path / "a.wav")
+
+
+def test_no_samples(tmp_path) -> None:
+    sf.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    for read in (load_audio, probe_duration):
+        with pytest.raises(AudioError, match=r"a\.wav: holds no samples"):
+            read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+@pytest.mark.parametrize("content", [b"", b"no audio at all, just a text that pretends " * 30])
+def test_garbage(tmp_path, name, content) -> None:
+    (tmp_path / name).write_bytes(content)
+    for read in (load_audio, probe_duration):
+        with pytest.raises(AudioError, match=name):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
+def test_truncated(tmp_path, write_tone, name) -> None:
+    path = write_tone(tmp_path / name, seconds=2.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=name):
+        load_audio(path)
+
+
+def test_a_streamed_wav_that_states_no_length_is_whole(tmp_path, write_tone) -> None:
+    path = write_tone(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # what ffmpeg writes into a pipe
+    path.write_bytes(content)
+    assert len(load_audio(path)) == 3200
+
+
+def test_missing_folder_or_forbidden(tmp_path) -> None:
+    (tmp_path / "folder.wav").mkdir()
+    for name in ("missing.wav", "folder.wav", "missing.m4a"):
+        with pytest.raises(AudioError, match=f"{name}: no such file"):
+            load_audio(tmp_path / name)
+
+
+def test_shorten_is_named(tmp_path, write_tone) -> None:
+    path = write_tone(tmp_path / "a.sph", format="NIST", subtype="PCM_16")
+    header, samples = path.read_bytes()[:1024], path.read_bytes()[1024:]
+    header = header.replace(b"-s3 pcm", b"-s26 pcm,embedded-shorten-v2.00")[:1024]
+    path.write_bytes(header + b"ajkg\x02" + samples)
+    for read in (load_audio, probe_duration):
+        with pytest.raises(AudioError, match="shorten.*sph2pipe"):
+            read(path)
+
+
+def test_a_format_without_decoder_or_a_broken_one_says_what_to_do(tmp_path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A garbage")
+    with pytest.raises(AudioError, match=r"a\.m4a.*(ffmpeg|convert)"):
+        load_audio(tmp_path / "a.m4a")

@@ -1,0 +1,71 @@
+"""Properties of bucketed batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src.datasets import BucketBatchSampler
+from src.utils.errors import UserError
+
+durations = st.lists(st.floats(0.1, 30, allow_nan=False), max_size=60)
+limits = st.tuples(st.none() | st.integers(1, 9), st.none() | st.floats(1, 60)).filter(any)
+
+
+@settings(max_examples=80, deadline=None)
+@given(durations, limits, st.booleans(), st.integers(0, 5), st.integers(0, 5))
+def test_every_row_once_within_the_limits_and_repeatable(clips, limits, shuffle, seed, epoch) -> None:
+    batch_size, seconds = limits
+    sampler = BucketBatchSampler(clips, batch_size, seconds, shuffle, seed)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert len(sampler) == len(batches)
+    assert sorted(row for batch in batches for _, row in batch) == list(range(len(clips)))
+    assert all(e == epoch for batch in batches for e, _ in batch)
+    for batch in batches:
+        lengths = [clips[row] for _, row in batch]
+        assert batch_size is None or len(batch) <= batch_size
+        assert seconds is None or len(batch) == 1 or len(batch) * max(lengths) <= seconds
+    again = BucketBatchSampler(clips, batch_size, seconds, shuffle, seed)
+    again.set_epoch(epoch + 1)
+    list(again)
+    again.set_epoch(epoch)
+    assert list(again) == batches == list(again)
+
+
+@given(durations, st.integers(0, 70), st.integers(0, 3))
+@settings(max_examples=40, deadline=None)
+def test_a_resumed_epoch_goes_on_at_its_position(clips, position, epoch) -> None:
+    sampler = BucketBatchSampler(clips, batch_size=3, shuffle=True)
+    sampler.set_epoch(epoch)
+    whole = list(sampler)
+    sampler.set_epoch(epoch, position)
+    assert list(sampler) == whole[position:] and len(sampler) == len(whole)
+
+
+def test_seed_and_epoch_change_the_order() -> None:
+    def batches(seed: int, epoch: int) -> list[list[int]]:
+        return BucketBatchSampler(np.linspace(1, 9, 100), batch_size=4, shuffle=True, seed=seed).batches(
+            epoch
+        )
+
+    assert batches(0, 0) != batches(0, 1) and batches(0, 0) != batches(1, 0)
+
+
+def test_without_shuffling_the_longest_come_first() -> None:
+    sampler = BucketBatchSampler([1.0, 5.0, 3.0, 5.0, 2.0], batch_size=2)
+    assert list(sampler) == [[(0, 1), (0, 3)], [(0, 2), (0, 4)], [(0, 0)]]
+
+
+def test_batches_hold_clips_of_similar_length() -> None:
+    clips = np.random.default_rng(0).uniform(1, 20, 3000)
+    batches = BucketBatchSampler(clips, max_batch_duration_s=200, shuffle=True).batches(0)
+    padded = sum(len(batch) * clips[batch].max() for batch in batches)
+    assert clips.sum() / padded > 0.97
+
+
+def test_no_limit_is_an_error() -> None:
+    with pytest.raises(UserError, match="batch_size"):
+        BucketBatchSampler([1.0])
