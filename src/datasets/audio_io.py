@@ -9,16 +9,14 @@ import importlib.util
 import io
 import shutil
 import subprocess
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
-import torch
-import torchaudio
 
 from src.utils.errors import AudioError
+from src.utils.resampling import resample
 
 SAMPLE_RATE = 16_000
 SOUNDFILE_SUFFIXES = {
@@ -66,14 +64,10 @@ def to_mono(samples: np.ndarray, rate: int, name: str, sample_rate: int = SAMPLE
     if not np.isfinite(samples).all():
         raise AudioError(f"{name}: holds NaN or infinite samples; export it again")
     mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
-    if rate == sample_rate:
-        return mono
-    return _resampler(rate, sample_rate)(torch.from_numpy(mono)).numpy()
-
-
-@lru_cache(maxsize=32)
-def _resampler(rate: int, sample_rate: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(rate, sample_rate)
+    peak = np.abs(mono).max()
+    if peak > 1.0:  # float files may be scaled to anything
+        mono = mono / peak
+    return resample(mono, rate, sample_rate)
 
 
 def probe_duration(path: str | Path) -> float:

@@ -62,6 +62,7 @@ def _read_json_lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             record = json.loads(line)
+            str(record).encode()  # half of a surrogate pair is valid JSON, but no text
         except ValueError as error:
             raise UserError(f"{file}:{number}: not JSON ({error}); write one object a line") from None
         if not isinstance(record, dict):

@@ -2,7 +2,8 @@
 
 A sentence is written in lower case, with CAPITALS for letters that are spelled ("enter X I nine"): the
 transcript is its lower case, and the voice knows "a" the word from "A" the letter. "basics" has numbers,
-dates, times, addresses and commands, "everyday" short clauses and a few spelled letters besides; "an4" imitates CMU AN4 (letters, numbers, one-word commands), "mixed" has all.
+dates, times, addresses and commands, "everyday" short clauses and a few spelled letters besides; "an4"
+imitates CMU AN4 (letters, numbers, one-word commands), "mixed" has all.
 """
 
 from __future__ import annotations

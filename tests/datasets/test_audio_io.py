@@ -113,3 +113,15 @@ def test_a_format_without_decoder_or_a_broken_one_says_what_to_do(tmp_path) -> N
     (tmp_path / "a.m4a").write_bytes(b"\0\0\0\x20ftypM4A garbage")
     with pytest.raises(AudioError, match=r"a\.m4a.*(ffmpeg|convert)"):
         load_audio(tmp_path / "a.m4a")
+
+
+def test_an_odd_rate_costs_no_memory(tmp_path, write_tone):
+    """An exact 44,099 to 16,000 Hz filter bank would take gigabytes."""
+    assert len(load_audio(write_tone(tmp_path / "odd.wav", seconds=1.0, rate=44099))) == pytest.approx(
+        16000, abs=2
+    )
+
+
+def test_float_files_louder_than_full_scale_are_scaled_to_it(tmp_path):
+    sf.write(tmp_path / "loud.wav", np.array([0.0, 300.0, -600.0], np.float32), 16000, subtype="FLOAT")
+    assert load_audio(tmp_path / "loud.wav").tolist() == [0.0, 0.5, -1.0]

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-import torchaudio
 
 from src.utils.errors import UserError
 from src.utils.seeding import addressed_rng
@@ -87,9 +85,3 @@ class Compose:
 def power(audio: np.ndarray) -> float:
     """Mean square of the samples, in float64 so that very quiet audio does not underflow."""
     return float(np.mean(np.square(audio, dtype=np.float64)))
-
-
-def resample(audio: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """[N] float32 at ``rate`` -> [ceil(N * new_rate / rate)] at ``new_rate`` (windowed sinc)."""
-    samples = torch.from_numpy(np.array(audio, dtype=np.float32))
-    return torchaudio.functional.resample(samples, rate, new_rate).numpy()

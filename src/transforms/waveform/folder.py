@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from src.transforms.waveform.base import resample
 from src.utils.errors import AudioError, UserError
+from src.utils.resampling import resample
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".sph"}
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import torchaudio
 
-from src.transforms.waveform.base import WaveformAugmentation, resample
+from src.transforms.waveform.base import WaveformAugmentation
 from src.utils.errors import UserError
+from src.utils.resampling import resample
 
 
 class Speed(WaveformAugmentation):
