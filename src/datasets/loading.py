@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import torch
 from torch.utils.data import DataLoader
 
@@ -19,4 +21,10 @@ def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_wor
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_parent,
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; only the parent knows how to stop well."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

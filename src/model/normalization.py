@@ -38,8 +38,9 @@ class MaskedBatchNorm(nn.Module):
             var = ((values - mean).square() * weight).sum((0, 1)) / count
             with torch.no_grad():
                 unbiased = var * count / (count - 1).clamp_min(1.0)
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                    # One overflow in fp16 must not poison every later evaluation.
+                    running.lerp_(torch.where(value.isfinite(), value, running), self.momentum)
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)

@@ -24,6 +24,7 @@ from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
 from src.trainer.evaluation import Evaluation, evaluate, to_device
 from src.trainer.initialise import initialise_from
+from src.trainer.interruption import StopSignals
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, model_card
 from src.trainer.run_folder import RunFolder
@@ -96,7 +97,8 @@ class Trainer:
         self.position = 0  # micro-batches done in this pass
         self.best = float("inf")
         self.evaluations_without_gain = 0
-        self.bad_steps = 0
+        self.bad_steps = 0  # in a row, with a NaN or infinite gradient
+        self.empty_steps = 0  # in a row, without a single usable clip
         self.stopped_early = False
         self.seconds = 0.0  # of training, over all sittings
         self.scores: dict[str, float] = {}
@@ -104,7 +106,7 @@ class Trainer:
     def run(self) -> Path:
         """Trains to the end and returns the best checkpoint (the last one when there is no dev set).
 
-        A run stopped by Ctrl-C has saved where it was.
+        Ctrl-C or SIGTERM saves where it is and exits with status 130.
         """
         resumed = self._resume_or_start()
         self.reporter.writers.start(self.folder.directory, self.config, resume=resumed)
@@ -114,15 +116,17 @@ class Trainer:
         bar = tqdm(total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05)
         self.reporter.bar = bar
         try:
-            while not self._finished():
-                self._epoch(bar, started)
+            with StopSignals() as self.stop:
+                while not self._finished():
+                    self._epoch(bar, started)
+                    if self.stop.requested:
+                        self._save(is_best=False)
+                        bar.close()
+                        print(
+                            f"stopped at step {self.steps}; the same command with trainer.resume_from=auto goes on"
+                        )
+                        raise SystemExit(130)
             self._final_evaluation()
-        except KeyboardInterrupt:
-            self.seconds = time.monotonic() - started
-            self._save(is_best=False)
-            bar.close()
-            print(f"stopped at step {self.steps}; go on with the same command and trainer.resume_from=auto")
-            raise SystemExit(130) from None
         finally:
             bar.close()
             self.reporter.writers.close()
@@ -147,7 +151,7 @@ class Trainer:
             if every and self.steps > steps_before and self.steps % every == 0:
                 self._evaluate_and_save()
             steps_before = self.steps
-            if self.steps >= self.total_steps or self.stopped_early:
+            if self.steps >= self.total_steps or self.stopped_early or self.stop.requested:
                 break
         else:
             self.epoch, self.position = self.epoch + 1, 0
@@ -172,7 +176,15 @@ class Trainer:
             for name, value in losses["parts"].items():
                 parts[name] = parts.get(name, 0.0) + value
             self.reporter.note_batch(batch, losses["too_short"])
-        norm = self._update(max(1, int(normalizer)))
+        self.empty_steps = 0 if int(normalizer) else self.empty_steps + 1
+        if self.empty_steps >= self.steps_per_epoch:
+            raise UserError(
+                "none of the training clips could be used; the lines above name each and its reason"
+            )
+        norm = self._update(int(normalizer)) if int(normalizer) else 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        # A dropped step moves the schedule too, so that the rate is a function of the step alone.
+        self.scheduler.step()
         self.steps += 1
         self.reporter.note_step(
             self.steps,
@@ -188,9 +200,8 @@ class Trainer:
         gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
         for gradient in gradients:
             gradient.div_(normalizer)
-        norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.tensor(0.0)
-        finite = bool(norm.isfinite()) and bool(gradients)
-        if finite:
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if norm.isfinite():
             if self.options.clip_norm:
                 torch.nn.utils.clip_grads_with_norm_(self.step.parameters(), self.options.clip_norm, norm)
             self.scaler.step(self.optimizer)
@@ -200,9 +211,6 @@ class Trainer:
         else:
             self.bad_steps += 1
         self.scaler.update()
-        # A dropped step still moves the schedule, so that it stays a function of the step alone.
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scheduler.step()
         if self.bad_steps >= self.options.max_bad_steps:
             raise UserError(
                 f"step {self.steps}: the gradient was NaN or infinite {self.bad_steps} times in a row; lower the "

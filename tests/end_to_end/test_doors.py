@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import soundfile as sf
 from safetensors.torch import load_file
 
-from .conftest import TINY, door, tone_clip, write_corpus
+from .conftest import ROOT, TINY, door, tone_clip, write_corpus
 
 
 def texts(folder):
@@ -305,3 +308,56 @@ def test_metrics_as_json(corpus, tmp_path):
         tmp_path / "m.json",
     )
     assert json.loads((tmp_path / "m.json").read_text())["wer"] == 0
+
+
+def test_a_terminated_run_saves_and_says_how_to_go_on(corpus, tmp_path):
+    settings = ["trainer.max_steps=100000", "trainer.evaluate_every_steps=2"]
+    command = [*TINY, f"datasets.train.data_dir={corpus}", f"save_dir={tmp_path}", "run_name=run", *settings]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "train.py", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for line in process.stdout:
+        if "step 2: dev loss" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    said = process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    assert "trainer.resume_from=auto goes on" in said
+    stopped_at = int((tmp_path / "run" / "checkpoints" / "last").read_text().split("-")[1])
+    done = train(corpus, tmp_path, "run", f"trainer.max_steps={stopped_at + 1}", "trainer.resume_from=auto")
+    assert f"going on from step {stopped_at}" in done.stdout
+
+
+def test_no_usable_clip_at_all_is_one_line(tmp_path):
+    data = write_corpus(tmp_path / "data", ["mid", "low"])
+    for file in (data / "transcriptions").glob("*.txt"):
+        file.write_text("низкий")
+    line = spoken_error(
+        "train.py", *TINY, f"datasets.train.data_dir={data}", "datasets.dev=null", f"save_dir={tmp_path}"
+    )
+    assert "none of the training clips could be used" in line
+
+
+def test_without_a_dev_set_the_last_checkpoint_is_the_result(corpus, tmp_path):
+    done = train(
+        corpus, tmp_path, "run", "datasets.dev=null", "trainer.max_steps=2", "trainer.evaluate_every_steps=1"
+    )
+    assert "step-2" in done.stdout
+
+
+def test_early_stopping_after_evaluations_without_gain(corpus, tmp_path):
+    settings = [
+        "trainer.patience=2",
+        "trainer.evaluate_every_steps=1",
+        "trainer.max_steps=50",
+        "optimizer.lr=0",
+    ]
+    train(corpus, tmp_path, "run", *settings)
+    pointers = {
+        name: (tmp_path / "run" / "checkpoints" / name).read_text().strip() for name in ("best", "last")
+    }
+    assert pointers == {"best": "step-1", "last": "step-3"}

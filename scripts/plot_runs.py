@@ -1,0 +1,55 @@
+"""Draws the dev WER and the training loss of runs over their steps, side by side.
+
+python scripts/plot_runs.py saved/a saved/b --out curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.utils.errors import UserError, door
+
+
+def curve(run: Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of a scalar from the run's ``scalars.jsonl``."""
+    file = run / "scalars.jsonl"
+    if not file.is_file():
+        raise UserError(f"{file}: missing; give the folder of a run that had writer=[local]")
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    points = [(record["step"], record[name]) for record in records if name in record]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+@door
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="a .png or .svg file")
+    arguments = parser.parse_args()
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    loss, wer = figure.subplots(1, 2)
+    for run in arguments.runs:
+        loss.plot(*curve(run, "train/loss"), label=run.name, linewidth=0.8)
+        steps, rates = curve(run, "dev/wer_greedy")
+        wer.plot(steps, [100 * rate for rate in rates], label=run.name, marker=".")
+    loss.set(title="training loss per token", xlabel="optimizer step", yscale="log")
+    wer.set(title="dev WER, greedy (%)", xlabel="optimizer step", ylim=(0, 100))
+    for axes in (loss, wer):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(arguments.out, dpi=120)
+    print(f"drew {len(arguments.runs)} runs into {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
