@@ -38,6 +38,9 @@ def build_trainer(config: DictConfig) -> Trainer:
         seed=config.seed,
         spec_draws=spec_augment.draws_per_utterance if spec_augment else 0,
     )
+    if not len(train):
+        out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
+        raise UserError(f"no training clips are left ({out}); check datasets.train")
     sampler = BucketBatchSampler(train.dataset.durations, **config.batching, shuffle=True, seed=config.seed)
     train_loader = build_loader(train, sampler, config.num_workers)
     dev_loader = None

@@ -122,9 +122,7 @@ class Trainer:
                     if self.stop.requested:
                         self._save(is_best=False)
                         bar.close()
-                        print(
-                            f"stopped at step {self.steps}; the same command with trainer.resume_from=auto goes on"
-                        )
+                        print(f"stopped at step {self.steps}; add trainer.resume_from=auto to go on")
                         raise SystemExit(130)
             self._final_evaluation()
         finally:
@@ -141,16 +139,14 @@ class Trainer:
     def _epoch(self, bar: tqdm, started: float) -> None:
         sampler = self.train_loader.batch_sampler
         sampler.set_epoch(self.epoch, self.position)
-        steps_before = self.steps
         for group in _groups(self.train_loader, self.options.accumulate):
             self._optimizer_step(group)
             self.position += len(group)
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
             every = self.options.evaluate_every_steps
-            if every and self.steps > steps_before and self.steps % every == 0:
+            if every and self.steps % every == 0:
                 self._evaluate_and_save()
-            steps_before = self.steps
             if self.steps >= self.total_steps or self.stopped_early or self.stop.requested:
                 break
         else:

@@ -326,7 +326,7 @@ def test_a_terminated_run_saves_and_says_how_to_go_on(corpus, tmp_path):
             break
     said = process.stdout.read()
     assert process.wait(timeout=60) == 130
-    assert "trainer.resume_from=auto goes on" in said
+    assert "add trainer.resume_from=auto to go on" in said
     stopped_at = int((tmp_path / "run" / "checkpoints" / "last").read_text().split("-")[1])
     done = train(corpus, tmp_path, "run", f"trainer.max_steps={stopped_at + 1}", "trainer.resume_from=auto")
     assert f"going on from step {stopped_at}" in done.stdout
@@ -361,3 +361,14 @@ def test_early_stopping_after_evaluations_without_gain(corpus, tmp_path):
         name: (tmp_path / "run" / "checkpoints" / name).read_text().strip() for name in ("best", "last")
     }
     assert pointers == {"best": "step-1", "last": "step-3"}
+
+
+def test_limits_that_leave_nothing_are_one_line(corpus, tmp_path):
+    line = spoken_error(
+        "train.py",
+        *TINY,
+        f"datasets.train.data_dir={corpus}",
+        "+datasets.train.max_duration_s=0.01",
+        f"save_dir={tmp_path}",
+    )
+    assert "no training clips are left" in line
