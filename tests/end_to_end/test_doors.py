@@ -282,10 +282,12 @@ def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):
     assert "clip-1" in said and "clip-2" in said and "broken" in said, said
 
 
-def test_nothing_usable_is_one_line(tmp_path):
+def test_a_dev_set_without_texts_is_one_line(corpus, tmp_path):
     data = write_corpus(tmp_path / "data", ["mid"])
-    (data / "transcriptions" / "clip-0.txt").write_text("низкий")
-    done = train(data, tmp_path, "run", "trainer.max_steps=2", "trainer.evaluate_every_steps=1", code=2)
+    (data / "transcriptions" / "clip-0.txt").unlink()
+    dev = "datasets.dev={_target_: src.datasets.CustomDirDataset, data_dir: " + str(data) + "}"
+    settings = ["trainer.max_steps=2", "trainer.evaluate_every_steps=1"]
+    done = train(corpus, tmp_path, "run", *settings, dev, code=2)
     assert "no utterance with a usable transcript" in done.stderr
 
 

@@ -30,6 +30,7 @@ class DeepSpeech2Encoder(nn.Module):
         dropout: between layers.
 
     Example:
+        >>> import torch
         >>> encoder = DeepSpeech2Encoder(80, hidden_dim=16, num_layers=2)
         >>> encoded, lengths = encoder(torch.randn(2, 100, 80), torch.tensor([100, 50]))
         >>> encoded.shape, lengths.tolist()
