@@ -5,6 +5,7 @@ Writes ``save_dir/ID.txt`` as it goes. A recording that cannot be read is named 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
+from src.checkpoint import WEIGHTS, Checkpoint
 from src.datasets import BucketBatchSampler, PreparedDataset, Skipped, build_loader
 from src.recognizer import Recognizer
 from src.utils.build import build
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
+
+ORIGIN = ".origin"  # in save_dir: which weights and search its texts are of
 
 
 @hydra_door(default="inference")
@@ -45,7 +49,10 @@ def transcribe(
     dataset, recognizer: Recognizer, save_dir: Path, config: DictConfig
 ) -> tuple[int, list[Skipped]]:
     """Writes a text for every recording; returns how many there are now and which were left out."""
-    done = {i for i in dataset.ids if config.resume and (save_dir / f"{i}.txt").is_file()}
+    done = set()
+    if config.resume and _same_origin(save_dir, config):
+        done = {i for i in dataset.ids if (save_dir / f"{i}.txt").is_file()}
+    write_text(save_dir / ORIGIN, _origin(config))
     remaining = dataset.select(
         [row for row, utterance_id in enumerate(dataset.ids) if utterance_id not in done]
     )
@@ -69,6 +76,29 @@ def transcribe(
     if audio_s:
         print(f"real-time factor {seconds / audio_s:.4f} ({audio_s:.0f} s of audio in {seconds:.1f} s)")
     return written, skipped
+
+
+def _same_origin(save_dir: Path, config: DictConfig) -> bool:
+    """Whether the texts in ``save_dir`` are of this checkpoint and search; says so when they are not."""
+    file = save_dir / ORIGIN
+    if not file.is_file():
+        return False
+    same = file.read_text(encoding="utf-8").strip() == _origin(config)
+    if not same:
+        print(
+            f"the texts in {save_dir} are of another checkpoint or search; transcribing all recordings again"
+        )
+    return same
+
+
+def _origin(config: DictConfig) -> str:
+    """Names the weights (by content) and the search."""
+    weights = Checkpoint.open(config.checkpoint).path / WEIGHTS
+    digest = hashlib.sha256()
+    with weights.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return f"{digest.hexdigest()} {config.decoder} {OmegaConf.to_container(config.search)}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -106,15 +106,11 @@ class Checkpoint:
             raise UserError(
                 f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}"
             )
+        if not isinstance(decoders[name], dict):
+            raise UserError(
+                f"{self.path / CONFIG}: decoder {name} is no mapping; download the checkpoint again"
+            )
         return safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
-
-
-def save_checkpoint(
-    directory: Path, model: SpeechModel, config: dict[str, Any], text_encoder: TextEncoder, card: str
-) -> None:
-    """Writes a new checkpoint directory, complete or not at all (under another name, then renamed)."""
-    with atomic_directory(directory) as unfinished:
-        write_checkpoint(unfinished, model, config, text_encoder, card)
 
 
 def write_checkpoint(

@@ -15,26 +15,11 @@ from typing import BinaryIO
 import numpy as np
 import soundfile as sf
 
+from src.utils.audio_formats import OTHER_SUFFIXES
 from src.utils.errors import AudioError
 from src.utils.resampling import resample
 
 SAMPLE_RATE = 16_000
-SOUNDFILE_SUFFIXES = {
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".opus",
-    ".oga",
-    ".sph",
-    ".aiff",
-    ".aif",
-    ".au",
-    ".w64",
-    ".caf",
-}
-OTHER_SUFFIXES = {".m4a", ".mp4", ".aac", ".webm", ".wma", ".mka", ".amr", ".3gp"}
-AUDIO_SUFFIXES = SOUNDFILE_SUFFIXES | OTHER_SUFFIXES
 
 
 def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -120,7 +105,8 @@ def _decode_with_soundfile(file: BinaryIO, name: str) -> tuple[np.ndarray, int]:
     # Streamed wav files promise the maximum; the length of an MP3 without a tag is only estimated.
     promised = int.from_bytes(header[4:8], "little") + 8 if header[:4] == b"RIFF" else 0
     tagged = b"Xing" in header or b"Info" in header
-    if size < promised < 0x7FFF0000 or (tagged and len(samples) < 0.9 * declared):
+    # Some writers count their own 8-byte chunk header; that much missing is no cut.
+    if size + 8 < promised < 0x7FFF0000 or (tagged and len(samples) < 0.9 * declared):
         raise AudioError(f"{name}: is cut off (its header promises more audio); copy or download it again")
     return samples, rate
 

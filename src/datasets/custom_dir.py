@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.datasets.audio_io import AUDIO_SUFFIXES
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
+from src.utils.audio_formats import AUDIO_SUFFIXES
 from src.utils.errors import TextError, UserError
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.datasets.audio_io import AUDIO_SUFFIXES
 from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
+from src.utils.audio_formats import AUDIO_SUFFIXES
 from src.utils.errors import UserError
 
 

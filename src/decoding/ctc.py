@@ -112,7 +112,7 @@ class CTCBeamSearch:
             history.append((parents, tokens))
         final = beam.total + beam.fused
         for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            final = final + weight * scorer.finish(state)
+            final = final + weight * scorer.finish(state).to(final)
         return self._trace(beam, history, final, log_probs)
 
     def _allowed_tokens(self, log_probs: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class CTCBeamSearch:
             return None
         fusion = torch.zeros(shape, dtype=like.dtype, device=like.device)
         for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            fusion = fusion + weight * scorer.score(state)
+            fusion = fusion + weight * scorer.score(state).to(fusion)
         return fusion
 
     def _trace(self, beam: _Beam, history: list, final: Tensor, log_probs: Tensor) -> list[list[Hypothesis]]:

@@ -9,13 +9,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from src.datasets import BucketBatchSampler, PreparedDataset, build_loader
+from src.datasets import BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
 from src.logger import Writers
 from src.trainer.options import TrainerOptions
 from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
 from src.utils.build import build
 from src.utils.errors import UserError
+from src.utils.safe_build import safe_build
 
 
 def build_trainer(config: DictConfig) -> Trainer:
@@ -26,7 +27,8 @@ def build_trainer(config: DictConfig) -> Trainer:
         **OmegaConf.to_container(config.model, resolve=True),
         "vocab_size": text_encoder.vocab_size,
     }
-    model = build(OmegaConf.create(model_config))
+    # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
+    model = safe_build(model_config, "model")
     spec_augment = build(config.transforms.spec_augment)
 
     if config.datasets.get("train") is None:
@@ -53,20 +55,22 @@ def build_trainer(config: DictConfig) -> Trainer:
     return Trainer(
         step=TrainingStep(model, build(config.objective), spec_augment),
         text_encoder=text_encoder,
-        searches=build(config.decoders),
+        searches=safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders"),
         optimizer=optimizer,
         make_scheduler=lambda total: build(config.lr_scheduler, optimizer, total_steps=total),
         train_loader=train_loader,
         dev_loader=dev_loader,
         writers=Writers(list(build(config.writer).values())),
         run_dir=Path(config.save_dir) / config.run_name,
-        config=_shared_config(config, model_config),
+        config=_shared_config(config, model_config, train.dataset),
         options=TrainerOptions(**config.trainer),
         seed=config.seed,
     )
 
 
-def _shared_config(config: DictConfig, model_config: dict[str, Any]) -> dict[str, Any]:
+def _shared_config(
+    config: DictConfig, model_config: dict[str, Any], dataset: SpeechDataset
+) -> dict[str, Any]:
     """What goes into a checkpoint's ``config.yaml``: what rebuilds it, and settings without local paths."""
     settings = {
         name: OmegaConf.to_container(config[name], resolve=True)
@@ -75,10 +79,12 @@ def _shared_config(config: DictConfig, model_config: dict[str, Any]) -> dict[str
     settings["trainer"] = {
         k: v for k, v in settings["trainer"].items() if k not in ("resume_from", "init_from", "device")
     }
+    kind = type(dataset).__name__.removesuffix("Dataset")
+    data = f"{kind} {dataset.name}, {len(dataset)} clips, {dataset.durations.sum() / 3600:.1f} h"
     return {
         "model": model_config,
         "decoders": OmegaConf.to_container(config.decoders, resolve=True),
-        "training": {"config": config.run_name, "data": config.data, "seed": config.seed, **settings},
+        "training": {"config": config.get("config_name"), "data": data, "seed": config.seed, **settings},
     }
 
 

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
 
 
-def initialise_from(model: SpeechModel, checkpoint_dir: str, text_encoder: TextEncoder) -> list[str]:
+def initialise_from(
+    model: SpeechModel, checkpoint_dir: str, text_encoder: TextEncoder, model_config: dict[str, Any]
+) -> list[str]:
     """Copies the checkpoint's weights into ``model``; returns the names of those that start anew.
 
-    The encoder must be the same. What depends on the vocabulary is copied only when both tokenizers have the
-    same tokens. Raises ``UserError`` for a checkpoint with another encoder, naming the first difference.
+    Frontend and encoder must be the same (dropout aside) as ``model_config`` describes them. What depends on
+    the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for a
+    checkpoint with another encoder, naming the differences.
     """
     checkpoint = Checkpoint.open(checkpoint_dir)
-    theirs, ours = checkpoint.weights(), model.state_dict()
-    for name, value in ours.items():
-        if name.startswith("encoder.") and (name not in theirs or theirs[name].shape != value.shape):
-            found = tuple(theirs[name].shape) if name in theirs else "missing"
+    for part in ("frontend", "encoder"):
+        ours, theirs = (
+            {**node[part], "dropout": None} for node in (model_config, checkpoint.config["model"])
+        )
+        different = [
+            f"{key}={theirs.get(key)}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)
+        ]
+        if different:
             raise UserError(
-                f"init_from={checkpoint.path}: its encoder is another one ({name}: {found}, this model has "
-                f"{tuple(value.shape)}); use the model config that it was trained with"
+                f"init_from={checkpoint.path}: its {part} is another one ({', '.join(different)}); use the model "
+                f"config that it was trained with"
             )
+    theirs, ours = checkpoint.weights(), model.state_dict()
     same_tokens = checkpoint.text_encoder().tokens == text_encoder.tokens
     taken = {
         name: theirs[name]

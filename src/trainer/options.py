@@ -12,7 +12,9 @@ class TrainerOptions:
     """The ``trainer:`` node of a training config."""
 
     max_epochs: int | None = None  # stop after this many passes over the training set ...
-    max_steps: int | None = None  # ... or after this many optimizer steps, whichever is given
+    max_steps: int | None = (
+        None  # ... or optimizer steps, whichever comes first; schedules end with max_steps
+    )
     precision: str = (
         "auto"  # fp32, bf16, fp16; auto: bf16 on GPUs from sm_80, fp16 on older ones, fp32 on a CPU
     )
@@ -37,5 +39,8 @@ class TrainerOptions:
             raise UserError(
                 f"trainer.resume_from={self.resume_from} is unknown; use auto, with the run's own run_name"
             )
-        if self.accumulate < 1:
-            raise UserError(f"trainer.accumulate={self.accumulate} must be at least 1")
+        for name in ("max_epochs", "max_steps", "accumulate", "log_every_steps", "evaluate_every_epochs",
+                     "evaluate_every_steps", "patience", "max_bad_steps"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"trainer.{name}={value} must be at least 1")

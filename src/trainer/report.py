@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ class Reporter:
         self.since = time.monotonic()
         self.example: dict | None = None
         self.shown: dict[str, str] = {}
+        self.started = False
+
+    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
+        self.writers.start(run_dir, config, resume=resume)
+        self.started = True
 
     def note_skipped(self, skipped: list) -> None:
         for item in skipped:
@@ -99,11 +105,12 @@ class Reporter:
             self.writers.figure(
                 step, "train/augmented", spectrogram_figure(features, self.example["text"][0])
             )
-        self.since, self.audio_s = time.monotonic(), 0.0
+        self.since, self.audio_s, self.losses = time.monotonic(), 0.0, []
 
     def note_final(self, step: int, evaluation: Evaluation, searches: dict[str, Any]) -> None:
         """Scores of the best checkpoint by every search."""
-        self.writers.scalars(step, {f"final/{name}": value for name, value in evaluation.metrics.items()})
+        if self.started:
+            self.writers.scalars(step, {f"final/{name}": value for name, value in evaluation.metrics.items()})
         for name in searches:
             wer, cer = evaluation.metrics[f"wer_{name}"], evaluation.metrics[f"cer_{name}"]
             self.say(f"best checkpoint on dev, {name}: WER {100 * wer:.2f} %  CER {100 * cer:.2f} %")
@@ -156,9 +163,9 @@ def model_card(
     lines = [
         f"# {name}",
         "",
-        f"A speech recogniser trained with Lectern (`-cn={training.get('config', name)}`).",
+        f"A speech recogniser trained with Lectern (`-cn={training.get('config')}`).",
         "",
-        f"- data: {training.get('data', 'not stated')}",
+        f"- data: {training.get('data')}",
         f"- optimizer steps: {steps}, {seconds / 60:.0f} minutes of training",
         *(f"- dev {key}: {value:.4f}" for key, value in scores.items()),
         "",

@@ -27,6 +27,7 @@ class RunFolder:
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
         self.checkpoints = self.directory / "checkpoints"
+        self._recover()
 
     def pointed(self, pointer: str) -> Path | None:
         """The checkpoint that ``last`` or ``best`` names, if it is there."""
@@ -56,6 +57,17 @@ class RunFolder:
             if old not in kept:
                 shutil.rmtree(old, ignore_errors=True)
         return directory
+
+    def _recover(self) -> None:
+        """Clears what a killed save left, and puts back a checkpoint that it had moved aside."""
+        for aside in self.checkpoints.glob(".step-*.replaced"):
+            whole = self.checkpoints / aside.name.removeprefix(".").removesuffix(".replaced")
+            if whole.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                os.replace(aside, whole)
+        for unfinished in self.checkpoints.glob(".step-*.unfinished"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def load(self, directory: Path) -> dict[str, Any]:
         """The training state of a checkpoint; ``UserError`` when it is damaged or not there."""

@@ -1,4 +1,7 @@
-"""Learning rates over optimizer steps. PyTorch's own schedulers (OneCycleLR, ...) can be named in YAML too."""
+"""Learning rates over optimizer steps. PyTorch's schedulers that take ``total_steps`` can be named in YAML too.
+
+A schedule is a function of the step alone, so a resumed run finds it again by counting.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -90,6 +91,11 @@ class Trainer:
         self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
         self.scheduler = make_scheduler(self.total_steps)
+        measured = ["loss", *(f"{rate}_{next(iter(searches))}" for rate in ("wer", "cer"))]
+        if options.monitor not in measured:
+            raise UserError(
+                f"trainer.monitor={options.monitor} is not measured; choose one of: {', '.join(measured)}"
+            )
         self.reporter = Reporter(writers, step.model.frontend, dev_loader, options.num_samples, seed)
 
         self.steps = 0  # optimizer steps done
@@ -99,9 +105,9 @@ class Trainer:
         self.evaluations_without_gain = 0
         self.bad_steps = 0  # in a row, with a NaN or infinite gradient
         self.empty_steps = 0  # in a row, without a single usable clip
-        self.stopped_early = False
+        self.evaluated_step = 0  # the last step that was scored on dev ...
+        self.scores: dict[str, float] = {}  # ... and its scores
         self.seconds = 0.0  # of training, over all sittings
-        self.scores: dict[str, float] = {}
 
     def run(self) -> Path:
         """Trains to the end and returns the best checkpoint (the last one when there is no dev set).
@@ -109,7 +115,8 @@ class Trainer:
         Ctrl-C or SIGTERM saves where it is and exits with status 130.
         """
         resumed = self._resume_or_start()
-        self.reporter.writers.start(self.folder.directory, self.config, resume=resumed)
+        if not self._finished():  # a finished run's record is complete
+            self.reporter.start(self.folder.directory, self.config, resumed)
         for loader in filter(None, (self.train_loader, self.dev_loader)):
             self.reporter.note_skipped(loader.dataset.dataset.skipped)
         started = time.monotonic() - self.seconds
@@ -119,8 +126,8 @@ class Trainer:
             with StopSignals() as self.stop:
                 while not self._finished():
                     self._epoch(bar, started)
-                    if self.stop.requested:
-                        self._save(is_best=False)
+                    if self.stop.requested and not self._finished():
+                        self._save_unless_there()
                         bar.close()
                         print(f"stopped at step {self.steps}; add trainer.resume_from=auto to go on")
                         raise SystemExit(130)
@@ -134,7 +141,11 @@ class Trainer:
 
     def _finished(self) -> bool:
         epochs_done = self.options.max_epochs is not None and self.epoch >= self.options.max_epochs
-        return epochs_done or self.steps >= self.total_steps or self.stopped_early
+        return epochs_done or self.steps >= self.total_steps or self._out_of_patience()
+
+    def _out_of_patience(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self.evaluations_without_gain >= patience
 
     def _epoch(self, bar: tqdm, started: float) -> None:
         sampler = self.train_loader.batch_sampler
@@ -147,12 +158,12 @@ class Trainer:
             every = self.options.evaluate_every_steps
             if every and self.steps % every == 0:
                 self._evaluate_and_save()
-            if self.steps >= self.total_steps or self.stopped_early or self.stop.requested:
+            if self.steps >= self.total_steps or self._out_of_patience() or self.stop.requested:
                 break
         else:
             self.epoch, self.position = self.epoch + 1, 0
         every = self.options.evaluate_every_epochs
-        if every and self.position == 0 and self.epoch % every == 0 and not self.stopped_early:
+        if every and self.position == 0 and self.epoch % every == 0:
             self._evaluate_and_save()
 
     def _optimizer_step(self, group: list[dict]) -> None:
@@ -223,44 +234,49 @@ class Trainer:
             evaluation = evaluate(self.step, self.text_encoder, searches, self.dev_loader, progress="dev")
         if not evaluation.references:
             raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
-        self.scores = evaluation.metrics
+        self.scores, self.evaluated_step = evaluation.metrics, self.steps
         return evaluation
 
     def _evaluate_and_save(self) -> None:
+        """Scores this step on dev and saves it; does nothing where that has been done."""
+        if self.evaluated_step == self.steps:
+            return
         name = next(iter(self.searches))
         evaluation = self._evaluate({name: self.searches[name]})
         is_best = True
         if evaluation is not None:
-            if self.options.monitor not in evaluation.metrics:
-                known = ", ".join(evaluation.metrics)
-                raise UserError(
-                    f"trainer.monitor={self.options.monitor} is not measured; choose one of: {known}"
-                )
             score = evaluation.metrics[self.options.monitor]
             is_best = score < self.best
-            self.best = min(score, self.best)
+            self.best = score if is_best else self.best
             self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
-            patience = self.options.patience
-            self.stopped_early = patience is not None and self.evaluations_without_gain >= patience
             self.reporter.note_evaluation(self.steps, evaluation, name)
         self._save(is_best)
 
     def _final_evaluation(self) -> None:
         """Saves the end of the run, then scores its best checkpoint with every search."""
-        last = self.folder.pointed("last")
-        if last is None or last.name != f"step-{self.steps}":
-            self._evaluate_and_save()
         if self.dev_loader is None:
+            self._save_unless_there()
             return
-        best = Checkpoint.open(self.folder.pointed("best")).model().to(self.device)
+        self._evaluate_and_save()
+        best = (
+            Checkpoint.open(self.folder.pointed("best") or self.folder.pointed("last"))
+            .model()
+            .to(self.device)
+        )
         final = TrainingStep(best, self.step.objective, None)
         evaluation = evaluate(
             final, self.text_encoder, self.searches, self.dev_loader, progress="dev, all searches"
         )
         self.reporter.note_final(self.steps, evaluation, self.searches)
 
+    def _save_unless_there(self) -> None:
+        last = self.folder.pointed("last")
+        if last is None or last.name != f"step-{self.steps}":
+            self._save(is_best=False)
+
     def _save(self, is_best: bool) -> None:
-        card = model_card(self.folder.directory.name, self.config, self.steps, self.seconds, self.scores)
+        scores = self.scores if self.evaluated_step == self.steps else {}
+        card = model_card(self.folder.directory.name, self.config, self.steps, self.seconds, scores)
 
         def write(directory: Path) -> None:
             with self._shared_weights():
@@ -280,7 +296,9 @@ class Trainer:
         "best",
         "evaluations_without_gain",
         "bad_steps",
-        "stopped_early",
+        "empty_steps",
+        "evaluated_step",
+        "scores",
         "seconds",
     )
 
@@ -288,11 +306,9 @@ class Trainer:
         return {
             "counters": {name: getattr(self, name) for name in self.COUNTERS},
             "seed": self.seed,
-            "total_steps": self.total_steps,
             "model": dict(self.step.model.state_dict()),
             "ema": self.ema.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
@@ -300,7 +316,9 @@ class Trainer:
         newest = self.folder.newest()
         if newest is None:
             if self.options.init_from:
-                initialise_from(self.step.model, self.options.init_from, self.text_encoder)
+                initialise_from(
+                    self.step.model, self.options.init_from, self.text_encoder, self.config["model"]
+                )
                 if self.ema:
                     self.ema.load_state_dict(self.step.model.state_dict())
             return False
@@ -318,12 +336,20 @@ class Trainer:
             raise UserError(
                 f"{newest}: was trained with another model or optimizer ({detail}); change run_name"
             ) from None
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["seed"] != self.seed:
+            raise UserError(
+                f"{newest}: was trained with seed={state['seed']}, not {self.seed}; change run_name"
+            )
+        if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"] or state["model"])
         for name, value in state["counters"].items():
             setattr(self, name, value)
+        with warnings.catch_warnings():  # PyTorch expects optimizer steps in between; they lie in the past
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(self.steps):
+                self.scheduler.step()
         print(f"going on from step {self.steps} of {newest}")
         return True
 

@@ -28,5 +28,5 @@ def build(node: DictConfig | None, *args: Any, **extra: Any) -> Any:
             raise cause from None
         target = node.get("_target_", "config")
         raise UserError(f"{target}: {cause or str(error).splitlines()[0]}; correct its config") from None
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{node.get('_target_')}: {error}; correct its config") from None

@@ -7,22 +7,8 @@ import shutil
 from pathlib import Path
 
 from src.utils.archives import archive_kind, unpack
+from src.utils.audio_formats import AUDIO_SUFFIXES
 from src.utils.errors import UserError
-
-AUDIO_SUFFIXES = {
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".m4a",
-    ".aac",
-    ".wma",
-    ".sph",
-    ".aiff",
-    ".aif",
-}
 
 
 def audio_files(root: Path) -> list[Path]:
@@ -111,5 +97,6 @@ def unpack_all(source: Path, into: Path, depth: int = 2) -> Path:
         return source
     shutil.rmtree(into, ignore_errors=True)
     for archive in archives:
-        unpack(archive, into / archive.name.split(".")[0] if len(archives) > 1 else into)
+        place = archive.relative_to(source).as_posix().replace("/", "-") if source.is_dir() else archive.name
+        unpack(archive, into / place.split(".")[0] if len(archives) > 1 else into)
     return unpack_all(into, into.with_name(into.name + "-inner"), depth - 1)

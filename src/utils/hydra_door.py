@@ -28,6 +28,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
                 example = " ".join(f"{key}=..." for key in missing)
                 raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
             OmegaConf.resolve(config)
+            OmegaConf.update(config, "config_name", name, force_add=True)
             return config
     except (HydraException, OmegaConfBaseException) as error:
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))

@@ -26,8 +26,8 @@ def allowed_targets() -> dict[str, type]:
     return allowed
 
 
-def safe_build(node: Any, source: str, **extra: Any) -> Any:
-    """Builds a plain tree of dicts and lists; ``extra`` is passed to the outermost class.
+def safe_build(node: Any, source: str) -> Any:
+    """Builds a plain tree of dicts and lists.
 
     Raises ``UserError`` naming ``source`` for a ``_target_`` that is not allowed, any other key that begins
     with an underscore (Hydra's ``_partial_``, ``_args_`` ...), or arguments that the class refuses.
@@ -37,7 +37,7 @@ def safe_build(node: Any, source: str, **extra: Any) -> Any:
     >>> safe_build({"_target_": "os.system", "command": "true"}, "config.yaml")
     Traceback (most recent call last):
     ...
-    src.utils.errors.UserError: config.yaml: _target_ 'os.system' is not one of Lectern's classes; do not use this file
+    src.utils.errors.UserError: config.yaml: _target_ 'os.system' is not a class that src.model, ...
     """
     if isinstance(node, list):
         return [safe_build(value, source) for value in node]
@@ -53,9 +53,11 @@ def safe_build(node: Any, source: str, **extra: Any) -> Any:
     built_class = allowed_targets().get(target) if isinstance(target, str) else None
     if built_class is None:
         raise UserError(
-            f"{source}: _target_ {target!r} is not one of Lectern's classes; do not use this file"
+            f"{source}: _target_ {target!r} is not a class that {', '.join(ROOMS)} export; do not use it"
         )
     try:
-        return built_class(**arguments, **extra)
-    except (TypeError, ValueError) as error:
+        return built_class(**arguments)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's numbers can make a constructor throw
         raise UserError(f"{source}: {target} cannot be built: {error}") from None

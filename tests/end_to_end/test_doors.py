@@ -62,6 +62,8 @@ def test_resume_writes_only_what_is_missing(run_folder, corpus, tmp_path):
     door(*arguments, "resume=true")
     assert texts(tmp_path)["clip-2"] == "kept" and texts(tmp_path)["clip-1"] == "mid"
     door(*arguments, "resume=true")  # nothing left to do
+    done = door(*arguments, "resume=true", "decoder=beam")
+    assert "of another checkpoint or search" in done.stdout and texts(tmp_path)["clip-2"] == "high low mid"
 
 
 def test_folder_without_transcriptions_and_with_broken_files(run_folder, tmp_path):
@@ -266,7 +268,11 @@ def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, cor
         f"trainer.init_from={run_folder}",
         f"save_dir={tmp_path}",
     )
-    assert "its encoder is another one" in line
+    assert "its encoder is another one" in line and "_target_=src.model.encoders.ConformerEncoder" in line
+    done = train(
+        corpus, tmp_path, "heads", f"trainer.init_from={run_folder}", "model.encoder.num_heads=2", code=2
+    )
+    assert "num_heads=4" in done.stderr  # equal shapes, another meaning
 
 
 def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):

@@ -143,3 +143,13 @@ def test_devices_and_precisions():
 def test_a_t4_gets_fp16_and_an_ampere_bf16(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert choose_precision("auto", torch.device("cuda")) == expected
+
+
+def test_a_checkpoint_moved_aside_by_a_killed_save_is_put_back(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.save(4, write_nothing, {"n": 4}, is_best=True)
+    (folder.checkpoints / "step-4").rename(folder.checkpoints / ".step-4.replaced")
+    (folder.checkpoints / ".step-5.unfinished").mkdir()
+    again = RunFolder(tmp_path)
+    assert again.load(again.newest()) == {"n": 4}
+    assert sorted(p.name for p in again.checkpoints.iterdir()) == ["best", "last", "step-4"]

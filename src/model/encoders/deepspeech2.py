@@ -26,7 +26,7 @@ class DeepSpeech2Encoder(nn.Module):
         cell: ``gru`` or ``lstm``.
         channels: convolution channels (32 in the paper).
         time_stride: of the second convolution: 1 gives 20 ms frames as in the paper, 2 gives 40 ms.
-        norm: before every recurrent layer but the first: ``layer`` or ``batch`` (the paper's sequence-wise norm).
+        norm: after every convolution and recurrent layer: ``layer`` or ``batch`` (the paper's sequence-wise norm).
         dropout: between layers.
 
     Example:

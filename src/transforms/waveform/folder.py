@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from src.utils.audio_formats import SOUNDFILE_SUFFIXES
 from src.utils.errors import AudioError, UserError
 from src.utils.resampling import resample
-
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".sph"}
 
 
 class AudioFolder:
@@ -23,9 +22,9 @@ class AudioFolder:
 
     def __init__(self, directory: str | Path, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self.files = sorted(p for p in Path(directory).rglob("*") if p.suffix.lower() in SUFFIXES)
+        self.files = sorted(p for p in Path(directory).rglob("*") if p.suffix.lower() in SOUNDFILE_SUFFIXES)
         if not self.files:
-            wanted = " ".join(sorted(SUFFIXES))
+            wanted = " ".join(sorted(SOUNDFILE_SUFFIXES))
             raise UserError(f"{directory}: no recordings ({wanted}) in it; give a folder with some")
 
     def draw(self, rng: np.random.Generator, num_samples: int | None = None) -> np.ndarray:
