@@ -265,6 +265,7 @@ def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, cor
         "train.py",
         "-cn=one_batch",
         "model=mlp_ctc",
+        "model.frontend.num_mels=40",
         f"trainer.init_from={run_folder}",
         f"save_dir={tmp_path}",
     )
