@@ -34,6 +34,10 @@ def main(config: DictConfig) -> None:
     dataset = build(config.datasets[config.split])
     if len(dataset) == 0 and not dataset.skipped:
         raise UserError(f"data_dir={config.data_dir}: no recordings found")
+    if config.references_dir is not None:
+        for utterance_id, text in zip(dataset.ids, dataset.texts, strict=True):
+            if text is not None:
+                write_text(Path(config.references_dir) / f"{utterance_id}.txt", text)
     save_dir = Path(config.save_dir)
     written, skipped = transcribe(dataset, recognizer, save_dir, config)
     print(f"{written} transcripts in {save_dir}")

@@ -74,7 +74,7 @@ def test_datasets_name_existing_classes_and_their_arguments(name):
     overrides = [f"datasets={name}", "+data_dir=x"]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = OmegaConf.to_container(hydra_compose("conformer_ctc", overrides), resolve=True)["datasets"]
-    assert set(config) <= {"train", "dev", "test"}
+    assert set(config) <= {"train", "dev", "test", "test_clean"}
 
     def check(node) -> None:
         if isinstance(node, dict):

@@ -21,6 +21,7 @@ def test_librispeech(tmp_path, write_tone) -> None:
         "train-other-500",
         "dev-clean",
         "dev-other",
+        "test-clean",
         "test-other",
     ):
         speaker = str(len(folder) * 100 + ord(folder[-1]))
@@ -28,8 +29,8 @@ def test_librispeech(tmp_path, write_tone) -> None:
         write_tone(chapter / f"{speaker}-1-0000.flac")
         (chapter / f"{speaker}-1.trans.txt").write_text(f"{speaker}-1-0000 {folder.upper()}\n")
     for name, expected in {
-        "librispeech": {"train": 3, "dev": 2, "test": 1},
-        "librispeech_100": {"train": 1, "dev": 2, "test": 1},
+        "librispeech": {"train": 3, "dev": 2, "test": 1, "test_clean": 1},
+        "librispeech_100": {"train": 1, "dev": 2, "test": 1, "test_clean": 1},
     }.items():
         found = {split: part(name, split, f"datasets.{split}.root={tmp_path}") for split in expected}
         assert {split: len(dataset) for split, dataset in found.items()} == expected

@@ -381,3 +381,15 @@ def test_limits_that_leave_nothing_are_one_line(corpus, tmp_path):
         f"save_dir={tmp_path}",
     )
     assert "no training clips are left" in line
+
+
+def test_references_of_a_data_set_without_text_files(run_folder, corpus, tmp_path):
+    """A manifest, like LibriSpeech's tree, has no ID.txt to compare with: inference writes them."""
+    manifest = tmp_path / "test.tsv"
+    manifest.write_text(f"{corpus}/audio/clip-1.flac\tMid\n{corpus}/audio/clip-5.flac\tHigh\n")
+    data = "datasets.test={_target_: src.datasets.ManifestDataset, path: " + str(manifest) + "}"
+    references, predictions = tmp_path / "references", tmp_path / "predictions"
+    where = [f"save_dir={predictions}", f"references_dir={references}"]
+    door("inference.py", f"checkpoint={run_folder}", "datasets=manifest", data, *where)
+    done = door("calc_metrics.py", "--references", references, "--predictions", predictions)
+    assert done.stdout.startswith("WER 0.00 %")
