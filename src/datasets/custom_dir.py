@@ -27,6 +27,10 @@ class CustomDirDataset(SpeechDataset):
         root = Path(data_dir)
         audio_dir = root / "audio"
         if not audio_dir.is_dir():
+            if root.name == "audio" and root.is_dir():
+                raise UserError(
+                    f"data_dir={root} has no audio/ folder; give the folder above it, {root.parent}"
+                )
             problem = "has no audio/ folder" if root.is_dir() else "does not exist"
             raise UserError(f"data_dir={root} {problem}; put the recordings into {audio_dir}")
         texts_dir = Path(transcriptions_dir) if transcriptions_dir else root / "transcriptions"

@@ -32,7 +32,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
             return config
     except (HydraException, OmegaConfBaseException) as error:
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-        detail = " ".join(str(error).split())[:300]
+        detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; configs: {known}") from None
 
 
