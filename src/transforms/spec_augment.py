@@ -11,16 +11,21 @@ from torch import Tensor, nn
 
 from src.utils.errors import UserError
 
+NYQUIST_HZ = 8000.0
+
 
 class SpecAugment(nn.Module):
     """Sets random bands of bins and stretches of frames to 0, the mean of the features (Park et al. 2019).
 
     With probability ``p`` an utterance gets ``freq_masks`` masks of 0..``freq_width`` bins and ``time_masks``
     masks of 0..min(``time_fraction`` * its frames, ``time_width``) frames, widths and positions uniform, all
-    within its valid frames. Identity in eval mode, as dropout is.
+    within its valid frames. Before that, ``freq_warp`` w > 0 moves its formants: what was at f Hz goes to a * f,
+    a uniform in 1 - w .. 1 + w, as if the vocal tract were shorter or longer (VTLP, Jaitly and Hinton 2013; here
+    between the bins of log-mel features of 16 kHz audio). Identity in eval mode, as dropout is.
 
     ``draws_per_utterance``: how many uniform numbers ``forward`` needs for each: 1 for ``p``, then (width,
-    position) for each frequency mask, then for each time mask. Raises ``UserError`` for an invalid severity.
+    position) for each frequency mask, then for each time mask, then 1 for ``freq_warp``. Raises ``UserError``
+    for an invalid severity.
 
     >>> augment = SpecAugment(freq_masks=1, freq_width=3, time_masks=0)
     >>> draws = torch.tensor([[0.0, 0.7, 0.5]])  # apply; width int(0.7 * 4); start int(0.5 * (5 - 2 + 1))
@@ -36,6 +41,7 @@ class SpecAugment(nn.Module):
         time_masks: int = 5,
         time_fraction: float = 0.05,
         time_width: int | None = None,
+        freq_warp: float = 0.0,
     ) -> None:
         super().__init__()
         for name, value, high in (
@@ -45,6 +51,7 @@ class SpecAugment(nn.Module):
             ("time_masks", time_masks, 1000),
             ("time_fraction", time_fraction, 1.0),
             ("time_width", time_width or 0, 1_000_000),
+            ("freq_warp", freq_warp, 0.5),
         ):
             if not isinstance(value, int | float) or not 0 <= value <= high:
                 raise UserError(f"SpecAugment: {name}={value!r} is not within [0, {high}]; correct the YAML")
@@ -54,10 +61,11 @@ class SpecAugment(nn.Module):
         self.time_masks = time_masks
         self.time_fraction = time_fraction
         self.time_width = time_width
+        self.freq_warp = freq_warp
 
     @property
     def draws_per_utterance(self) -> int:
-        return 1 + 2 * (self.freq_masks + self.time_masks)
+        return 1 + 2 * (self.freq_masks + self.time_masks) + (self.freq_warp > 0)
 
     def forward(self, features: Tensor, feature_lengths: Tensor, draws: Tensor) -> Tensor:
         """features [B, T, F], feature_lengths [B], draws [B, draws_per_utterance] in [0, 1) -> [B, T, F]."""
@@ -65,7 +73,11 @@ class SpecAugment(nn.Module):
             return features
         B, T, F = features.shape
         apply = draws[:, :1] < self.p
-        pairs = draws[:, 1:].unflatten(1, (-1, 2))  # [B, masks, (width, position)]
+        pairs = draws[:, 1 : 1 + 2 * (self.freq_masks + self.time_masks)]
+        pairs = pairs.unflatten(1, (-1, 2))  # [B, masks, (width, position)]
+        if self.freq_warp:
+            factor = 1 + self.freq_warp * (2 * draws[:, -1:] - 1)
+            features = _warped(features, torch.where(apply, factor, 1.0))
 
         bins = feature_lengths.new_full((B, 1), F)
         hidden_bins = _masked(F, bins, bins.clamp(max=self.freq_width), pairs[:, : self.freq_masks])
@@ -80,6 +92,29 @@ class SpecAugment(nn.Module):
         # Beyond an utterance's end nothing changes: padding is the frontend's.
         valid = torch.arange(T, device=features.device) < frames
         return features.masked_fill(hidden & valid[:, :, None], 0.0)
+
+
+def _warped(features: Tensor, factor: Tensor) -> Tensor:
+    """features [B, T, F], factor [B, 1]: what was at f Hz goes to factor * f; beyond the edges the edge bins stay."""
+    F = features.size(2)
+    edge = _mel(torch.tensor(NYQUIST_HZ, device=features.device))
+    mels = edge / (F + 1) * torch.arange(1, F + 1, device=features.device)  # the bins' centres
+    source = _mel(_hertz(mels) / factor) * (F + 1) / edge - 1  # [B, F], in bins
+    source = source.clamp(0, F - 1)
+    below = source.floor().clamp(max=max(0, F - 2)).long()
+    share = (source - below).to(features.dtype)[:, None, :]
+    below = below[:, None, :].expand_as(features)
+    above = (below + 1).clamp(max=F - 1)
+    return torch.lerp(features.gather(2, below), features.gather(2, above), share)
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """The HTK scale, as ``LogMel``'s."""
+    return 2595 * torch.log10(1 + hertz / 700)
+
+
+def _hertz(mel: Tensor) -> Tensor:
+    return 700 * (10 ** (mel / 2595) - 1)
 
 
 def _masked(size: int, extent: Tensor, widest: Tensor, pairs: Tensor) -> Tensor:

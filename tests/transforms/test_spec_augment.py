@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.transforms import SpecAugment
+from src.transforms import LogMel, SpecAugment
 from src.utils.errors import UserError
 
 
@@ -113,6 +113,37 @@ def test_identity_in_eval_mode_and_half_precision_in_training():
     assert isinstance(augment, nn.Module) and not augment.state_dict()
 
 
+@pytest.mark.parametrize("hertz", [300, 1000, 3000])
+@pytest.mark.parametrize("draw", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_freq_warp_moves_a_tone_by_its_factor(hertz, draw):
+    """A warped tone of f Hz has its peak where the tone of factor * f has it."""
+    augment = SpecAugment(freq_masks=0, time_masks=0, freq_warp=0.2)
+    frontend = LogMel(normalize=False)
+
+    def tone(frequency):
+        phase = 2 * torch.pi * frequency * torch.arange(16000) / 16000
+        return frontend(0.1 * torch.sin(phase)[None], torch.tensor([16000]))[0]
+
+    warped = augment(tone(hertz), torch.tensor([100]), torch.tensor([[0.0, draw]]))
+    factor = 1 + 0.2 * (2 * draw - 1)
+    assert abs(warped[0, 50].argmax() - tone(hertz * factor)[0, 50].argmax()) <= 1
+    if draw == 0.5:
+        torch.testing.assert_close(warped, tone(hertz))
+
+
+def test_freq_warp_follows_p_and_keeps_padding_and_the_masks():
+    plain, warping = SpecAugment(p=0.5), SpecAugment(p=0.5, freq_warp=0.3)
+    assert warping.draws_per_utterance == plain.draws_per_utterance + 1
+    features = torch.rand(2, 30, 80, generator=torch.Generator().manual_seed(1)) + 1
+    features[:, 20:] = 0
+    draws = torch.rand(2, warping.draws_per_utterance, generator=torch.Generator().manual_seed(2))
+    draws[:, 0] = torch.tensor([0.1, 0.9])
+    masked = plain(features, torch.tensor([20, 20]), draws[:, :-1])
+    warped = warping(features, torch.tensor([20, 20]), draws)
+    assert torch.equal(warped[1], features[1]) and torch.equal(warped == 0, masked == 0)
+    assert not torch.equal(warped[0], masked[0])
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -122,6 +153,7 @@ def test_identity_in_eval_mode_and_half_precision_in_training():
         ("freq_width", -3),
         ("time_fraction", 1.5),
         ("time_width", -1),
+        ("freq_warp", 0.7),
     ],
 )
 def test_invalid_severity_is_spoken(name, value):
