@@ -128,7 +128,7 @@ def test_freq_warp_moves_a_tone_by_its_factor(hertz, draw):
     factor = 1 + 0.2 * (2 * draw - 1)
     assert abs(warped[0, 50].argmax() - tone(hertz * factor)[0, 50].argmax()) <= 1
     if draw == 0.5:
-        torch.testing.assert_close(warped, tone(hertz))
+        torch.testing.assert_close(warped, tone(hertz), rtol=0, atol=1e-2)
 
 
 def test_freq_warp_follows_p_and_keeps_padding_and_the_masks():
