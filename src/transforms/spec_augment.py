@@ -77,7 +77,7 @@ class SpecAugment(nn.Module):
         pairs = pairs.unflatten(1, (-1, 2))  # [B, masks, (width, position)]
         if self.freq_warp:
             factor = 1 + self.freq_warp * (2 * draws[:, -1:] - 1)
-            features = _warped(features, torch.where(apply, factor, 1.0))
+            features = torch.where(apply[:, :, None], _warped(features, factor), features)
 
         bins = feature_lengths.new_full((B, 1), F)
         hidden_bins = _masked(F, bins, bins.clamp(max=self.freq_width), pairs[:, : self.freq_masks])
