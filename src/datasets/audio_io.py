@@ -138,21 +138,9 @@ def _decode_with_ffmpeg(path: Path) -> tuple[np.ndarray, int]:
         raise AudioError(
             f"{path}: {path.suffix} needs ffmpeg (or pip install torchcodec); install it or convert to wav"
         )
-    command = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-nostdin",
-        "-i",
-        str(path),
-        "-ac",
-        "1",
-        "-ar",
-        str(SAMPLE_RATE),
-        "-f",
-        "f32le",
-        "-",
-    ]
+    source = f"file:{path}"  # without file: a name with a colon would be taken for a network protocol
+    output = f"-vn -ac 1 -ar {SAMPLE_RATE} -f f32le -".split()
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", source, *output]
     done = subprocess.run(command, capture_output=True)
     if done.returncode:
         raise AudioError(

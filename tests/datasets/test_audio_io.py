@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -107,6 +110,18 @@ def test_shorten_is_named(tmp_path, write_tone) -> None:
     for read in (load_audio, probe_duration):
         with pytest.raises(AudioError, match="shorten.*sph2pipe"):
             read(path)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs an ffmpeg program")
+@pytest.mark.parametrize("name", ["a.m4a", "A.M4A", "http:a.m4a"])
+def test_m4a_where_ffmpeg_is(tmp_path, write_tone, monkeypatch, name) -> None:
+    tone = write_tone(tmp_path / "tone.wav", seconds=1.0, rate=22050)
+    subprocess.run(["ffmpeg", "-v", "error", "-i", tone, f"file:{tmp_path / name}"], check=True)
+    monkeypatch.chdir(tmp_path)
+    for path in (name, tmp_path / name):
+        audio = load_audio(path)
+        assert audio.dtype == np.float32 and abs(len(audio) - 16000) < 1600  # AAC pads its ends
+        assert abs(probe_duration(path) - len(audio) / 16000) < 1e-6 and abs(peak_hertz(audio) - 440) < 2
 
 
 def test_a_format_without_decoder_or_a_broken_one_says_what_to_do(tmp_path) -> None:
