@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,43 +26,59 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            config = hydra.compose(name, overrides)
-            missing = sorted(OmegaConf.missing_keys(config))
-            if missing:
-                example = " ".join(f"{key}=..." for key in missing)
-                raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
-            OmegaConf.resolve(config)
-            OmegaConf.update(config, "config_name", name, force_add=True)
-            return config
+            return _completed(hydra.compose(name, overrides), name)
     except (HydraException, OmegaConfBaseException) as error:
         known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; configs: {known}") from None
 
 
+def _completed(config: DictConfig, name: str) -> DictConfig:
+    """Every value there and resolved, and ``config_name`` added. Raises ``UserError`` for missing values."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        example = " ".join(f"{key}=..." for key in missing)
+        raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
+    OmegaConf.resolve(config)
+    OmegaConf.update(config, "config_name", name, force_add=True)
+    return config
+
+
 def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorates ``main(config)``: ``-cn=NAME`` (or ``--config-name``) and overrides, as Hydra's users know them.
 
-    Anything else on the command line (``-m``, ``--help``, ``--cfg job``) goes to Hydra itself.
+    Anything else on the command line (``-m``, ``--help``, ``--cfg job``) goes to Hydra itself. A sweep (``-m``)
+    gives every job a folder of its own: ``run_name/optimizer.lr-0.001`` for ``optimizer.lr=1e-3,3e-3``.
     """
 
     def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
-        def spoken_main(config: DictConfig) -> None:
+        def hydra_main(config: DictConfig) -> None:
             with spoken_errors():
+                job = HydraConfig.get()
+                config = _completed(config, job.job.config_name)
+                if job.mode == RunMode.MULTIRUN:
+                    config.run_name += "/" + _sweep_point(job.overrides.task)
                 main(config)
 
         def wrapped() -> None:
             name, overrides, plain = _parse(sys.argv[1:], default)
             if plain:
                 with spoken_errors():
-                    config = compose(name, overrides)
-                spoken_main(config)
+                    main(compose(name, overrides))
             else:
-                hydra.main(config_path=str(CONFIGS), config_name=default, version_base="1.3")(spoken_main)()
+                hydra.main(config_path=str(CONFIGS), config_name=default, version_base="1.3")(hydra_main)()
 
         return wrapped
 
     return decorate
+
+
+def _sweep_point(overrides: list[str]) -> str:
+    """A job of a sweep as a folder's name: its values of what the command line sweeps over."""
+    given = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+    swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
+    here = [word for word in overrides if word.lstrip("+").partition("=")[0] in swept]
+    return re.sub(r"[^\w.-]+", "-", "_".join(here))
 
 
 def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:

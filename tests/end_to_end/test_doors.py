@@ -393,3 +393,28 @@ def test_references_of_a_data_set_without_text_files(run_folder, corpus, tmp_pat
     door("inference.py", f"checkpoint={run_folder}", "datasets=manifest", data, *where)
     done = door("calc_metrics.py", "--references", references, "--predictions", predictions)
     assert done.stdout.startswith("WER 0.00 %")
+
+
+@pytest.mark.parametrize(("model", "steps"), [("mlp_ctc", 200), ("conformer_ctc_tiny", 50)])
+def test_one_batch_is_learnt_by_heart(tmp_path, model, steps):
+    """The samples of the clone, as the README says: a WER of 0."""
+    settings = [f"save_dir={tmp_path}", f"trainer.max_steps={steps}", "writer=none"]
+    done = door(
+        "train.py", "-cn=one_batch", f"model={model}", *settings, f"trainer.evaluate_every_steps={steps}"
+    )
+    assert "best checkpoint on dev, greedy: WER 0.00 %  CER 0.00 %" in done.stdout
+    assert "best checkpoint on dev, beam: WER 0.00 %  CER 0.00 %" in done.stdout
+
+
+def test_a_sweep_gives_every_job_its_own_folder(corpus, tmp_path):
+    settings = [*TINY, f"datasets.train.data_dir={corpus}", f"save_dir={tmp_path}", "run_name=sweep"]
+    done = door("train.py", "-m", *settings, "trainer.max_steps=1,2", "optimizer=sgd")
+    assert done.stdout.count("checkpoint:") == 2
+    for n in (1, 2):
+        last = tmp_path / "sweep" / f"trainer.max_steps-{n}" / "checkpoints" / "last"
+        assert last.read_text().strip() == f"step-{n}"
+
+
+def test_a_sweep_without_a_needed_value_is_one_line():
+    done = door("train.py", "-m", "-cn=base", "optimizer.lr=0.1,0.2", code=2)
+    assert "run_name" in done.stderr.splitlines()[-1]
