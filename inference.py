@@ -16,6 +16,7 @@ from tqdm import tqdm
 from src.checkpoint import WEIGHTS, Checkpoint
 from src.datasets import BucketBatchSampler, PreparedDataset, Skipped, build_loader
 from src.recognizer import Recognizer
+from src.utils.audio import SAMPLE_RATE
 from src.utils.build import build
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
@@ -75,7 +76,7 @@ def transcribe(
                 write_text(save_dir / f"{transcript.id}.txt", transcript.text)
                 written += 1
             bar.update(len(batch["utterance_id"]))
-            audio_s += float(batch["audio_lengths"].sum()) / recognizer.model.frontend.sample_rate
+            audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
     seconds = time.monotonic() - started
     if audio_s:
         print(f"real-time factor {seconds / audio_s:.4f} ({audio_s:.0f} s of audio in {seconds:.1f} s)")

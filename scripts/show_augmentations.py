@@ -25,11 +25,11 @@ sys.path.insert(0, str(ROOT))
 
 from src.datasets import load_audio  # noqa: E402
 from src.transforms import LogMel, SpecAugment  # noqa: E402
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError, door  # noqa: E402
 from src.utils.plots import Clip, waveform_and_spectrogram_figure  # noqa: E402
 from src.utils.seeding import addressed_rng  # noqa: E402
 
-SAMPLE_RATE = 16000
 CONFIGS = ROOT / "src" / "configs"
 
 PAGE = """<!doctype html>
@@ -87,13 +87,11 @@ def choose_clip(path: Path | None) -> tuple[str, np.ndarray]:
         if not samples:
             return "synthetic chirps", synthetic_clip()
         path = samples[0]
-    return path.name, load_audio(path, SAMPLE_RATE)
+    return path.name, load_audio(path)
 
 
 def features_of(audio: np.ndarray, normalize: bool) -> np.ndarray:
-    features, _ = LogMel(SAMPLE_RATE, normalize=normalize)(
-        torch.from_numpy(audio)[None], torch.tensor([audio.size])
-    )
+    features, _ = LogMel(normalize=normalize)(torch.from_numpy(audio)[None], torch.tensor([audio.size]))
     return features[0].numpy()
 
 
@@ -135,7 +133,7 @@ def make_gallery(
         if sound:
             soundfile.write(out / f"{step}.wav", second.audio, SAMPLE_RATE)
             players = {"before": "original.wav", "after": f"{step}.wav"}
-        figure = waveform_and_spectrogram_figure([first, second], sample_rate=SAMPLE_RATE)
+        figure = waveform_and_spectrogram_figure([first, second])
         figure.savefig(out / f"{step}.png", dpi=110)
         cards.append(card(step, settings, players))
 

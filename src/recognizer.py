@@ -75,7 +75,6 @@ class Recognizer:
         A file's id is its name without the suffix, an array's its position. Raises ``AudioError`` for a
         recording that cannot be read.
         """
-        sample_rate = self.model.frontend.sample_rate
         clips = []
         for position, recording in enumerate(recordings):
             if isinstance(recording, np.ndarray):
@@ -85,7 +84,7 @@ class Recognizer:
                     )
                 clips.append((str(position), recording.astype(np.float32, copy=False)))
             else:
-                clips.append((Path(recording).stem, load_audio(recording, sample_rate)))
+                clips.append((Path(recording).stem, load_audio(recording)))
         order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))
         results: dict[int, Transcript] = {}
         for start in range(0, len(order), batch_size):

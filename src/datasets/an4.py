@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from src.datasets.audio_io import SAMPLE_RATE, to_mono
+from src.datasets.audio_io import to_mono
 from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_audio, find_below
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import AudioError, UserError
 
 LINE = re.compile(r"(?:<s>)?(?P<text>.*?)(?:</s>)?\s*\((?P<id>[^()\s]+)\)\s*")

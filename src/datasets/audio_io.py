@@ -1,4 +1,4 @@
-"""Any recording -> mono float32 samples at one rate. One library (soundfile) for all common formats.
+"""Any recording -> mono float32 samples at 16 kHz. One library (soundfile) for all common formats.
 
 What soundfile cannot decode (m4a, aac, ...) goes through torchcodec or an ffmpeg program where there is one.
 """
@@ -15,15 +15,13 @@ from typing import BinaryIO
 import numpy as np
 import soundfile as sf
 
-from src.utils.audio_formats import OTHER_SUFFIXES
+from src.utils.audio import OTHER_SUFFIXES, SAMPLE_RATE
 from src.utils.errors import AudioError
 from src.utils.resampling import resample
 
-SAMPLE_RATE = 16_000
 
-
-def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """The whole recording as float32 [N] at ``sample_rate``; channels are averaged.
+def load_audio(path: str | Path) -> np.ndarray:
+    """The whole recording as float32 [N] at 16 kHz; channels are averaged.
 
     Raises ``AudioError`` naming the file for anything missing, unreadable, empty, or holding NaN or infinity.
     """
@@ -33,17 +31,17 @@ def load_audio(path: str | Path, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
     else:
         with _open(path) as file:
             samples, rate = _decode_with_soundfile(file, str(path))
-    return to_mono(samples, rate, str(path), sample_rate)
+    return to_mono(samples, rate, str(path))
 
 
-def decode_audio(content: bytes, name: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+def decode_audio(content: bytes, name: str) -> np.ndarray:
     """``load_audio`` for the bytes of a file; ``name`` is what errors call it."""
     samples, rate = _decode_with_soundfile(io.BytesIO(content), name)
-    return to_mono(samples, rate, name, sample_rate)
+    return to_mono(samples, rate, name)
 
 
-def to_mono(samples: np.ndarray, rate: int, name: str, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
-    """[N] or [N, channels] float32 -> [N'] at ``sample_rate``. ``AudioError`` if empty or not finite."""
+def to_mono(samples: np.ndarray, rate: int, name: str) -> np.ndarray:
+    """[N] or [N, channels] float32 -> [N'] at 16 kHz. ``AudioError`` if empty or not finite."""
     if samples.shape[0] == 0:
         raise AudioError(f"{name}: holds no samples; remove it or record it again")
     if not np.isfinite(samples).all():
@@ -52,7 +50,7 @@ def to_mono(samples: np.ndarray, rate: int, name: str, sample_rate: int = SAMPLE
     peak = np.abs(mono).max()
     if peak > 1.0:  # float files may be scaled to anything
         mono = mono / peak
-    return resample(mono, rate, sample_rate)
+    return resample(mono, rate, SAMPLE_RATE)
 
 
 def probe_duration(path: str | Path) -> float:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
-from src.utils.audio_formats import AUDIO_SUFFIXES
+from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import TextError, UserError
 
 

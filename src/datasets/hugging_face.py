@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from src.datasets.audio_io import SAMPLE_RATE, decode_audio, load_audio, probe_duration, probe_file, to_mono
+from src.datasets.audio_io import decode_audio, load_audio, probe_duration, probe_file, to_mono
 from src.datasets.index import Entry
 from src.datasets.speech_dataset import SpeechDataset
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import AudioError, UserError
 
 
@@ -117,7 +118,7 @@ class HuggingFaceDataset(SpeechDataset):
             return to_mono(samples, int(content["sampling_rate"]), entry.path)
         if content.get("bytes") is not None:
             return decode_audio(content["bytes"], entry.path)
-        return load_audio(_path(content, entry), SAMPLE_RATE)
+        return load_audio(_path(content, entry))
 
     def probe(self, entry: Entry) -> float:
         content = self._content(entry)

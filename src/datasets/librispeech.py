@@ -9,7 +9,7 @@ from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
-from src.utils.audio_formats import AUDIO_SUFFIXES
+from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import UserError
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from src.datasets.audio_io import SAMPLE_RATE, load_audio, probe_duration
+from src.datasets.audio_io import load_audio, probe_duration
 from src.datasets.index import Entry, Skipped, build_index
 from src.utils.errors import UserError
 
@@ -85,7 +85,7 @@ class SpeechDataset:
 
     def read_audio(self, entry: Entry) -> np.ndarray:
         """[N] float32, mono, 16 kHz. Raises ``AudioError``."""
-        return load_audio(entry.path, SAMPLE_RATE)
+        return load_audio(entry.path)
 
     def probe(self, entry: Entry) -> float:
         """Seconds of an entry that states no duration. Raises ``AudioError``."""

@@ -18,8 +18,6 @@ from tqdm import tqdm
 
 from src.utils.errors import UserError
 
-SAMPLE_RATE = 16_000
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -62,8 +60,8 @@ class Writer:
     def figure(self, step: int, name: str, figure: Figure) -> None:
         """One matplotlib picture."""
 
-    def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
-        """One recording, [N] in [-1, 1]."""
+    def audio(self, step: int, name: str, audio: np.ndarray) -> None:
+        """One recording, [N] in [-1, 1] at 16 kHz."""
 
     def close(self) -> None:
         """Ends the record; nothing may follow."""
@@ -102,8 +100,8 @@ class Writers(Writer):
     def figure(self, step: int, name: str, figure: Figure) -> None:
         self._tell("figure", step, name, figure)
 
-    def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
-        self._tell("audio", step, name, audio, sample_rate)
+    def audio(self, step: int, name: str, audio: np.ndarray) -> None:
+        self._tell("audio", step, name, audio)
 
     def close(self) -> None:
         self._tell("close")

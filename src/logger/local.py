@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.logger.base import SAMPLE_RATE, Sample, Writer
+from src.logger.base import Sample, Writer
 from src.logger.curves import curves_svg
 from src.logger.media import encode_audio, encode_png, figure_pixels
 from src.logger.page import render
 from src.logger.step_log import StepLog
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 from src.utils.plots import spectrogram_figure
 
@@ -79,7 +80,7 @@ class LocalWriter(Writer):
                 "cer": float(row.cer),
             }
             if row.audio is not None:
-                entry["audio"] = self._store(encode_audio(row.audio, SAMPLE_RATE), "flac")
+                entry["audio"] = self._store(encode_audio(row.audio), "flac")
             if row.spectrogram is not None:
                 picture = spectrogram_figure(row.spectrogram, row.utterance_id)
                 entry["image"] = self._store(encode_png(picture), "png")
@@ -93,9 +94,9 @@ class LocalWriter(Writer):
         self._entries.append({"step": step, "name": name, "image": self._store(encode_png(figure), "png")})
         self._stale = True
 
-    def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
-        self._tensorboard(step).add_audio(name, np.clip(audio, -1, 1)[None], step, sample_rate)
-        file = self._store(encode_audio(audio, sample_rate), "flac")
+    def audio(self, step: int, name: str, audio: np.ndarray) -> None:
+        self._tensorboard(step).add_audio(name, np.clip(audio, -1, 1)[None], step, SAMPLE_RATE)
+        file = self._store(encode_audio(audio), "flac")
         self._entries.append({"step": step, "name": name, "audio": file})
         self._stale = True
 

@@ -9,17 +9,19 @@ import soundfile
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from src.utils.audio import SAMPLE_RATE
 
-def encode_audio(audio: np.ndarray, sample_rate: int, format: str = "FLAC") -> bytes:
+
+def encode_audio(audio: np.ndarray, format: str = "FLAC") -> bytes:
     """[N] in [-1, 1] as 16-bit ``FLAC`` (half the size, every browser plays it) or ``WAV``; NaN becomes
     silence.
 
-    >>> encode_audio(np.zeros(160, np.float32), 16_000)[:4]
+    >>> encode_audio(np.zeros(160, np.float32))[:4]
     b'fLaC'
     """
     buffer = io.BytesIO()
     samples = np.clip(np.nan_to_num(np.asarray(audio, np.float32)), -1, 1)
-    soundfile.write(buffer, samples, sample_rate, format=format, subtype="PCM_16")
+    soundfile.write(buffer, samples, SAMPLE_RATE, format=format, subtype="PCM_16")
     return buffer.getvalue()
 
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from src.logger.base import SAMPLE_RATE, Sample, Writer
+from src.logger.base import Sample, Writer
 from src.logger.media import encode_audio, encode_png, figure_pixels
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 from src.utils.plots import spectrogram_figure
 
@@ -79,8 +80,8 @@ class WandbWriter(Writer):
     def figure(self, step: int, name: str, figure: Figure) -> None:
         self._run.log({"step": step, name: self._wandb.Image(figure_pixels(figure))})
 
-    def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
-        self._run.log({"step": step, name: self._wandb.Audio(np.clip(audio, -1, 1), sample_rate=sample_rate)})
+    def audio(self, step: int, name: str, audio: np.ndarray) -> None:
+        self._run.log({"step": step, name: self._wandb.Audio(np.clip(audio, -1, 1), sample_rate=SAMPLE_RATE)})
 
     def close(self) -> None:
         self._run.finish()
@@ -158,7 +159,7 @@ class CometWriter(Writer):
         for row in rows:
             self._experiment.log_text(str(row), step=step, metadata={"split": split, "id": row.utterance_id})
             if row.audio is not None:
-                self.audio(step, f"{split}/{row.utterance_id}", row.audio, SAMPLE_RATE)
+                self.audio(step, f"{split}/{row.utterance_id}", row.audio)
             if row.spectrogram is not None:
                 picture = spectrogram_figure(row.spectrogram, row.utterance_id)
                 self.figure(step, f"{split}/{row.utterance_id}", picture)
@@ -166,10 +167,10 @@ class CometWriter(Writer):
     def figure(self, step: int, name: str, figure: Figure) -> None:
         self._experiment.log_image(io.BytesIO(encode_png(figure)), name=name, step=step)
 
-    def audio(self, step: int, name: str, audio: np.ndarray, sample_rate: int) -> None:
+    def audio(self, step: int, name: str, audio: np.ndarray) -> None:
         # As a file, read until `end`: for an array Comet would need scipy, and it takes no bytes.
         file = Path(self._media.name, f"{len(os.listdir(self._media.name))}.wav")
-        file.write_bytes(encode_audio(audio, sample_rate, "WAV"))
+        file.write_bytes(encode_audio(audio, "WAV"))
         self._experiment.log_audio(str(file), file_name=f"{name}-step-{step}.wav", step=step)
 
     def close(self) -> None:

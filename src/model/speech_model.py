@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.utils.audio import SAMPLE_RATE
+
 
 class SpeechModel(nn.Module, ABC):
     """Audio in, something to search in out.
@@ -23,7 +25,7 @@ class SpeechModel(nn.Module, ABC):
     @property
     def frame_s(self) -> float:
         """Seconds per encoder frame."""
-        return self.frontend.hop / self.frontend.sample_rate * self.encoder.subsampling_factor
+        return self.frontend.hop / SAMPLE_RATE * self.encoder.subsampling_factor
 
     @property
     def device(self) -> torch.device:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 
-SAMPLE_RATE = 16_000
 ESPEAK_RATE = 22_050  # = 441 * 50, as 16,000 = 320 * 50
 AUDIO_OUTPUT_SYNCHRONOUS, INITIALIZE_DONT_EXIT, CHARS_UTF8 = 2, 0x8000, 1
 RATE, PITCH, RANGE, WORD_GAP = 1, 3, 4, 7  # espeak_PARAMETER

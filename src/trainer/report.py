@@ -15,6 +15,7 @@ from tqdm import tqdm
 from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
+from src.utils.audio import SAMPLE_RATE
 from src.utils.plots import spectrogram_figure
 from src.utils.seeding import addressed_rng
 
@@ -52,7 +53,7 @@ class Reporter:
 
     def note_batch(self, batch: dict, too_short: list[str]) -> None:
         """One micro-batch; ``too_short`` are ids whose transcript has no alignment."""
-        self.audio_s += float(batch["audio_lengths"].sum()) / 16_000
+        self.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
         self.example = batch
         for utterance_id in too_short:
             reason = "its transcript has more symbols than the model has frames for it; its loss counts as 0"
@@ -100,7 +101,7 @@ class Reporter:
         self.writers.samples(step, "dev", self._samples(evaluation, search, [ids[i] for i in sorted(chosen)]))
         if self.example is not None:
             audio = self.example["audio"][0, : int(self.example["audio_lengths"][0])].float().cpu().numpy()
-            self.writers.audio(step, "train/augmented", audio, 16_000)
+            self.writers.audio(step, "train/augmented", audio)
             features = self._features(audio)
             self.writers.figure(
                 step, "train/augmented", spectrogram_figure(features, self.example["text"][0])

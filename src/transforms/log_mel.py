@@ -10,6 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 
 # About what rounding to 16 bits puts into a mel bin (1e-8 to 1e-7) is lifted to one level, and so are digital
@@ -34,23 +35,21 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        sample_rate: int = 16000,
         num_mels: int = 80,
         window_ms: float = 25,
         hop_ms: float = 10,
         normalize: bool = True,
     ) -> None:
         super().__init__()
-        self.sample_rate = sample_rate
         self.num_mels = num_mels
-        self.window_size = round(sample_rate * window_ms / 1000)
-        self.hop = round(sample_rate * hop_ms / 1000)
+        self.window_size = round(SAMPLE_RATE * window_ms / 1000)
+        self.hop = round(SAMPLE_RATE * hop_ms / 1000)
         self.normalize = normalize
         if not 0 < self.hop <= self.window_size:
             raise UserError(f"LogMel: hop_ms={hop_ms} must be above 0 and at most window_ms={window_ms}")
         self.fft_size = 1 << (self.window_size - 1).bit_length()
         bins = self.fft_size // 2 + 1
-        filters = torchaudio.functional.melscale_fbanks(bins, 0.0, sample_rate / 2, num_mels, sample_rate)
+        filters = torchaudio.functional.melscale_fbanks(bins, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE)
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)  # [bins, num_mels]
 

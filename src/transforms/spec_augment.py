@@ -9,9 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-
-NYQUIST_HZ = 8000.0
 
 
 class SpecAugment(nn.Module):
@@ -97,7 +96,7 @@ class SpecAugment(nn.Module):
 def _warped(features: Tensor, factor: Tensor) -> Tensor:
     """features [B, T, F], factor [B, 1]: what was at f Hz goes to factor * f; beyond the edges the edge bins stay."""
     F = features.size(2)
-    edge = _mel(torch.tensor(NYQUIST_HZ, device=features.device))
+    edge = _mel(torch.tensor(SAMPLE_RATE / 2, device=features.device))
     mels = edge / (F + 1) * torch.arange(1, F + 1, device=features.device)  # the bins' centres
     source = _mel(_hertz(mels) / factor) * (F + 1) / edge - 1  # [B, F], in bins
     source = source.clamp(0, F - 1)

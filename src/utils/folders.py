@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from src.utils.archives import archive_kind, unpack
-from src.utils.audio_formats import AUDIO_SUFFIXES
+from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import UserError
 
 

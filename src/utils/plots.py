@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from src.utils.audio import SAMPLE_RATE
+
 INK = "#2b2d42"
 WAVE = "#5a4fcf"
 
@@ -38,16 +40,14 @@ def spectrogram_figure(features: np.ndarray, title: str = "", hop_ms: float = 10
     return figure
 
 
-def waveform_and_spectrogram_figure(
-    clips: Sequence[Clip], title: str = "", sample_rate: int = 16000, hop_ms: float = 10
-) -> Figure:
+def waveform_and_spectrogram_figure(clips: Sequence[Clip], title: str = "", hop_ms: float = 10) -> Figure:
     """One column for each clip: its waveform above its spectrogram, on the same time and colour scale."""
     figure = Figure(figsize=(1.2 + 5 * len(clips), 4.2), layout="constrained", facecolor="white")
     rows = figure.subplots(2, len(clips), squeeze=False, sharex=True, sharey="row", height_ratios=(1, 1.7))
     colours = _colour_range([clip.features for clip in clips])
     for column, clip in enumerate(clips):
         wave, spectrogram = rows[:, column]
-        _waveform(wave, clip.audio, sample_rate)
+        _waveform(wave, clip.audio)
         wave.set_title(clip.title, fontsize=11, color=INK, loc="left")
         image = _spectrogram(spectrogram, clip.features, hop_ms, *colours)
         spectrogram.set_xlabel("time (s)")
@@ -55,19 +55,19 @@ def waveform_and_spectrogram_figure(
     rows[0, 0].set_ylim(-1.05 * max(peak, 0.01), 1.05 * max(peak, 0.01))
     rows[0, 0].set_ylabel("amplitude")
     rows[1, 0].set_ylabel("mel bin")
-    duration = max(max(clip.audio.size / sample_rate, len(clip.features) * hop_ms / 1000) for clip in clips)
+    duration = max(max(clip.audio.size / SAMPLE_RATE, len(clip.features) * hop_ms / 1000) for clip in clips)
     rows[0, 0].set_xlim(0, max(duration, 0.01))
     _colour_bar(figure, image, list(rows[1]))
     figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
     return figure
 
 
-def _waveform(axes: Axes, audio: np.ndarray, sample_rate: int, columns: int = 1000) -> None:
+def _waveform(axes: Axes, audio: np.ndarray, columns: int = 1000) -> None:
     """The envelope (smallest and largest sample of each column): what a line of N points shows, but crisp."""
     step = max(1, audio.size // columns)
     if audio.size:
         pieces = np.pad(audio, (0, -audio.size % step), mode="edge").reshape(-1, step)
-        time = (np.arange(len(pieces)) + 0.5) * step / sample_rate
+        time = (np.arange(len(pieces)) + 0.5) * step / SAMPLE_RATE
         axes.fill_between(time, pieces.min(axis=1), pieces.max(axis=1), color=WAVE, linewidth=0.4)
     axes.axhline(0, color=INK, linewidth=0.4, alpha=0.5)
     axes.grid(axis="y", color="#e6e6ee", linewidth=0.6)

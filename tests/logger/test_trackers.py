@@ -36,7 +36,7 @@ for resume in (False, True):
     rows = [Sample("s/a", "the target", "the prediction", 0.5, 0.25, tone, np.ones((20, 8), np.float32))]
     writers.samples(5 + resume, "dev", rows)
     writers.figure(5 + resume, "train/picture", figure)
-    writers.audio(5 + resume, "train/sound", 2 * tone, 8_000)
+    writers.audio(5 + resume, "train/sound", 2 * tone)
     writers.close()
     assert len(writers.writers) == 1, "left out"
 try:

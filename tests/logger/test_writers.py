@@ -34,7 +34,7 @@ def tell_all(writers: Writers) -> None:
     writers.scalars(1, {"train/loss": 1.0})
     writers.samples(1, "dev", [Sample("a", "b", "c", 1.0, 1.0)])
     writers.figure(1, "f", Figure())
-    writers.audio(1, "a", np.zeros(10, np.float32), 16_000)
+    writers.audio(1, "a", np.zeros(10, np.float32))
     writers.close()
 
 

@@ -108,9 +108,11 @@ def test_float32_under_autocast_and_without_state():
     assert frontend(audio.double(), lengths)[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize(("sample_rate", "fft_size", "frames"), [(8000, 256, 200), (16000, 512, 100)])
-def test_other_rates(sample_rate, fft_size, frames):
-    frontend = LogMel(sample_rate=sample_rate, num_mels=40)
+@pytest.mark.parametrize(
+    ("window_ms", "hop_ms", "fft_size", "frames"), [(25, 10, 512, 100), (64, 20, 1024, 50)]
+)
+def test_windows_and_hops(window_ms, hop_ms, fft_size, frames):
+    frontend = LogMel(num_mels=40, window_ms=window_ms, hop_ms=hop_ms)
     assert frontend.fft_size == fft_size
     features, _ = frontend(clips(16000)[0][None], torch.tensor([16000]))
     assert features.shape == (1, frames, 40)

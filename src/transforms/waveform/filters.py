@@ -12,6 +12,7 @@ import numpy as np
 
 from src.transforms.waveform.base import WaveformAugmentation, power
 from src.transforms.waveform.folder import AudioFolder
+from src.utils.audio import SAMPLE_RATE
 
 TELEPHONE_HZ = (300.0, 3400.0)
 
@@ -32,13 +33,11 @@ class Reverb(WaveformAugmentation):
         rt60_s: float | Sequence[float] = (0.15, 0.6),
         direct_to_reverb_db: float | Sequence[float] = (0.0, 12.0),
         rir_dir: str | None = None,
-        sample_rate: int = 16000,
     ) -> None:
         super().__init__(p)
         self.rt60_s = self.interval("rt60_s", rt60_s, 0.01, 10)
         self.direct_to_reverb_db = self.interval("direct_to_reverb_db", direct_to_reverb_db, -30, 60)
-        self.sample_rate = sample_rate
-        self.responses = AudioFolder(rir_dir, sample_rate) if rir_dir else None
+        self.responses = AudioFolder(rir_dir) if rir_dir else None
 
     def augment(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         response = self.responses.draw(rng) if self.responses else self._simulate(rng)
@@ -48,7 +47,7 @@ class Reverb(WaveformAugmentation):
 
     def _simulate(self, rng: np.random.Generator) -> np.ndarray:
         rt60 = rng.uniform(*self.rt60_s)
-        time = np.arange(1, math.ceil(rt60 * self.sample_rate)) / self.sample_rate
+        time = np.arange(1, math.ceil(rt60 * SAMPLE_RATE)) / SAMPLE_RATE
         tail = rng.standard_normal(time.size) * 10 ** (-3 * time / rt60)  # amplitude: -60 dB at rt60
         tail *= 10 ** (-rng.uniform(*self.direct_to_reverb_db) / 20) / np.linalg.norm(tail)
         # No reflection is louder than the direct path, or it would be taken for it.
@@ -69,12 +68,10 @@ class BandLimit(WaveformAugmentation):
         p: float = 0.2,
         low_pass_hz: float | Sequence[float] = (2500.0, 7000.0),
         telephone: float = 0.5,
-        sample_rate: int = 16000,
     ) -> None:
         super().__init__(p)
-        self.low_pass_hz = self.interval("low_pass_hz", low_pass_hz, 100, sample_rate / 2)
+        self.low_pass_hz = self.interval("low_pass_hz", low_pass_hz, 100, SAMPLE_RATE / 2)
         self.telephone, _ = self.interval("telephone", telephone, 0, 1)
-        self.sample_rate = sample_rate
 
     def augment(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         telephone = rng.random() < self.telephone
@@ -83,7 +80,7 @@ class BandLimit(WaveformAugmentation):
 
     def _kernel(self, low_hz: float, high_hz: float) -> np.ndarray:
         time = np.arange(self.taps) - self.taps // 2
-        low, high = 2 * low_hz / self.sample_rate, 2 * high_hz / self.sample_rate
+        low, high = 2 * low_hz / SAMPLE_RATE, 2 * high_hz / SAMPLE_RATE
         ideal = high * np.sinc(high * time) - low * np.sinc(low * time)
         return (ideal * np.blackman(self.taps)).astype(np.float32)
 

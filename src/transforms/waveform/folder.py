@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from src.utils.audio_formats import SOUNDFILE_SUFFIXES
+from src.utils.audio import SAMPLE_RATE, SOUNDFILE_SUFFIXES
 from src.utils.errors import AudioError, UserError
 from src.utils.resampling import resample
 
@@ -20,8 +20,7 @@ class AudioFolder:
     drawn: that utterance is skipped, and the report names the file to remove.
     """
 
-    def __init__(self, directory: str | Path, sample_rate: int) -> None:
-        self.sample_rate = sample_rate
+    def __init__(self, directory: str | Path) -> None:
         self.files = sorted(p for p in Path(directory).rglob("*") if p.suffix.lower() in SOUNDFILE_SUFFIXES)
         if not self.files:
             wanted = " ".join(sorted(SOUNDFILE_SUFFIXES))
@@ -36,7 +35,7 @@ class AudioFolder:
         try:
             with soundfile.SoundFile(path) as file:
                 if num_samples is not None:
-                    wanted = math.ceil(num_samples * file.samplerate / self.sample_rate)
+                    wanted = math.ceil(num_samples * file.samplerate / SAMPLE_RATE)
                     file.seek(int(rng.integers(max(1, file.frames - wanted + 1))))
                 else:
                     wanted = -1
@@ -46,6 +45,6 @@ class AudioFolder:
             raise AudioError(f"{path}: cannot be read ({error}); remove it") from error
         if audio.size == 0 or not np.isfinite(audio).all():
             raise AudioError(f"{path}: empty, or not a number somewhere; remove it")
-        if rate != self.sample_rate:
-            audio = resample(audio, rate, self.sample_rate)
+        if rate != SAMPLE_RATE:
+            audio = resample(audio, rate, SAMPLE_RATE)
         return audio if num_samples is None else np.resize(audio, num_samples)

@@ -8,6 +8,7 @@ import numpy as np
 
 from src.transforms.waveform.base import WaveformAugmentation, power
 from src.transforms.waveform.folder import AudioFolder
+from src.utils.audio import SAMPLE_RATE
 
 
 class Noise(WaveformAugmentation):
@@ -26,20 +27,18 @@ class Noise(WaveformAugmentation):
         snr_db: float | Sequence[float] = (5.0, 30.0),
         noise_dir: str | None = None,
         exponent: float | Sequence[float] = (0.0, 2.0),
-        sample_rate: int = 16000,
     ) -> None:
         super().__init__(p)
         self.snr_db = self.interval("snr_db", snr_db, -30, 100)
         self.exponent = self.interval("exponent", exponent, -2, 3)
-        self.sample_rate = sample_rate
-        self.recordings = AudioFolder(noise_dir, sample_rate) if noise_dir else None
+        self.recordings = AudioFolder(noise_dir) if noise_dir else None
 
     def augment(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         snr_db = rng.uniform(*self.snr_db)
         if self.recordings:
             noise = self.recordings.draw(rng, audio.size)
         else:
-            noise = coloured_noise(audio.size, rng.uniform(*self.exponent), rng, self.sample_rate)
+            noise = coloured_noise(audio.size, rng.uniform(*self.exponent), rng)
         noise_power = power(noise)
         if noise_power == 0:
             return audio
@@ -47,16 +46,14 @@ class Noise(WaveformAugmentation):
         return (audio + scale * noise).astype(np.float32)
 
 
-def coloured_noise(
-    num_samples: int, exponent: float, rng: np.random.Generator, sample_rate: int = 16000
-) -> np.ndarray:
+def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian noise [num_samples] float32 with power spectral density ~ 1 / f ** exponent and unit variance.
 
     The spectrum is flat below 50 Hz; brown noise would otherwise be little but inaudible rumble.
     """
     size = 1 << max(1, (num_samples - 1).bit_length())  # a power of two: a prime length would be slow
     spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / sample_rate), 50.0)
+    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50.0)
     weight = frequency ** (-exponent / 2)
     weight /= np.sqrt(np.mean(weight**2))
     return np.fft.irfft(spectrum * weight, size)[:num_samples].astype(np.float32)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from src.transforms.waveform.base import WaveformAugmentation
+from src.utils.audio import SAMPLE_RATE
 
 QUIET = 0.01  # 40 dB below the clip's peak
 
@@ -18,15 +19,12 @@ class TimeShift(WaveformAugmentation):
     speech begins at once cannot begin earlier and stays as it is.
     """
 
-    def __init__(
-        self, p: float = 0.3, shift_s: float | Sequence[float] = (-0.2, 0.2), sample_rate: int = 16000
-    ) -> None:
+    def __init__(self, p: float = 0.3, shift_s: float | Sequence[float] = (-0.2, 0.2)) -> None:
         super().__init__(p)
         self.shift_s = self.interval("shift_s", shift_s, -10, 10)
-        self.sample_rate = sample_rate
 
     def augment(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        shift = round(rng.uniform(*self.shift_s) * self.sample_rate)
+        shift = round(rng.uniform(*self.shift_s) * SAMPLE_RATE)
         if shift >= 0:
             return np.pad(audio, (shift, 0))
         level = np.abs(audio)
@@ -42,17 +40,15 @@ class DropOuts(WaveformAugmentation):
         p: float = 0.1,
         gaps: int | Sequence[int] = (1, 4),
         gap_s: float | Sequence[float] = (0.01, 0.05),
-        sample_rate: int = 16000,
     ) -> None:
         super().__init__(p)
         self.gaps = tuple(round(count) for count in self.interval("gaps", gaps, 0, 1000))
         self.gap_s = self.interval("gap_s", gap_s, 0, 10)
-        self.sample_rate = sample_rate
 
     def augment(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         audio = audio.copy()
         for _ in range(rng.integers(self.gaps[0], self.gaps[1] + 1)):
-            width = min(round(rng.uniform(*self.gap_s) * self.sample_rate), audio.size)
+            width = min(round(rng.uniform(*self.gap_s) * SAMPLE_RATE), audio.size)
             start = rng.integers(audio.size - width + 1)
             audio[start : start + width] = 0
         return audio
