@@ -10,10 +10,10 @@ from typing import Any
 from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry
 from src.datasets.speech_dataset import SpeechDataset
+from src.text_encoder.corpus import TEXT_KEYS
 from src.utils.errors import UserError
 
 AUDIO_KEYS = ("audio", "audio_filepath", "audio_path", "path")
-TEXT_KEYS = ("text", "transcript", "transcription", "sentence")
 DURATION_KEYS = ("duration", "duration_s")
 
 
