@@ -12,6 +12,7 @@ from src.transforms.waveform import (
     Pitch,
     Reverb,
     Speed,
+    Tempo,
     TimeShift,
     WaveformAugmentation,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "Reverb",
     "SpecAugment",
     "Speed",
+    "Tempo",
     "TimeShift",
     "WaveformAugmentation",
 ]

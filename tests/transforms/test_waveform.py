@@ -20,6 +20,7 @@ from src.transforms import (
     Pitch,
     Reverb,
     Speed,
+    Tempo,
     TimeShift,
 )
 from src.transforms.waveform.filters import convolve
@@ -28,7 +29,7 @@ from src.utils.errors import AudioError, UserError
 from src.utils.seeding import addressed_rng
 
 RATE = 16000
-AUGMENTATIONS = [Gain, Noise, Reverb, Speed, Pitch, BandLimit, Clipping, TimeShift, DropOuts]
+AUGMENTATIONS = [Gain, Noise, Reverb, Speed, Tempo, Pitch, BandLimit, Clipping, TimeShift, DropOuts]
 
 
 def rng(*address):
@@ -130,6 +131,7 @@ def test_another_address_another_result():
         (lambda: Speed(factors=[0.1]), "factors"),
         (lambda: Speed(factors=[0.933]), "0.933"),
         (lambda: Pitch(semitones=40), "semitones"),
+        (lambda: Tempo(factor=9), "factor"),
         (lambda: BandLimit(low_pass_hz=[4000, 9000]), "low_pass_hz"),
         (lambda: BandLimit(telephone=2), "telephone"),
         (lambda: Clipping(peak_fraction=0), "peak_fraction"),
@@ -315,6 +317,17 @@ def test_speed_changes_length_and_frequency_by_the_factor(factor):
     assert faster.size == math.ceil(audio.size / factor)
     assert peak_hz(faster) == pytest.approx(1000 * factor, abs=0.5)
     assert np.mean(faster**2.0) == pytest.approx(np.mean(audio**2.0), rel=0.01)
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.25, 1.6])
+def test_tempo_changes_length_by_the_factor_and_keeps_frequency_and_order(factor):
+    audio = np.concatenate([sine(1000, 1.0), np.zeros(RATE // 2, np.float32), sine(600, 1.0)])
+    faster = Tempo(1.0, factor=factor)(audio, rng(0))
+    assert faster.size == math.ceil(audio.size / factor) and faster.dtype == np.float32
+    first, last = np.split(faster, [faster.size // 2])
+    assert peak_hz(first) == pytest.approx(1000, rel=0.003) and peak_hz(last) == pytest.approx(600, rel=0.003)
+    loud = np.flatnonzero(np.abs(last) > 0.1)
+    assert abs(loud[0] / RATE - 0.25 / factor) < 0.03
 
 
 @pytest.mark.parametrize("semitones", [-4, -1, 2, 5])

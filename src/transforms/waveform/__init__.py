@@ -4,7 +4,7 @@ from src.transforms.waveform.base import Compose, WaveformAugmentation
 from src.transforms.waveform.filters import BandLimit, Reverb
 from src.transforms.waveform.level import Clipping, Gain
 from src.transforms.waveform.noise import Noise
-from src.transforms.waveform.rate import Pitch, Speed
+from src.transforms.waveform.rate import Pitch, Speed, Tempo
 from src.transforms.waveform.timing import DropOuts, TimeShift
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Pitch",
     "Reverb",
     "Speed",
+    "Tempo",
     "TimeShift",
     "WaveformAugmentation",
 ]
