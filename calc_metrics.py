@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from src.metrics import Score, score_folders
@@ -70,15 +71,16 @@ def main() -> None:
     )
     parser.add_argument("--worst", type=int, default=5, metavar="N", help="utterances to show (default 5)")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file need not be UTF-8
 
     score = score_folders(arguments.references, arguments.predictions, arguments.raw)
     print(report(score, max(arguments.worst, 0)))
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(
-                json.dumps(score.as_dict(), indent=2, ensure_ascii=False), encoding="utf-8"
-            )
+            content = json.dumps(score.as_dict(), indent=2, ensure_ascii=False)
+            # What is not UTF-8 in a file's name becomes an escape of JSON.
+            arguments.json.write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             message = f"{arguments.json}: cannot be written ({error.strerror}); choose another --json"
             raise UserError(message) from None

@@ -48,9 +48,14 @@ def download(source: str, out: Path, sha256: str | None = None, endpoint: str | 
     else:
         files = [f.relative_to(fetched) for f in sorted(fetched.rglob("*")) if f.is_file()]
         files = [file for file in files if file.parts[0] not in hub_notes]
-    for file in files:
-        (out / file).parent.mkdir(parents=True, exist_ok=True)
-        (os.replace if mine else shutil.copy2)(fetched / file, out / file)
+    try:
+        for file in files:
+            (out / file).parent.mkdir(parents=True, exist_ok=True)
+            (os.replace if mine else shutil.copy2)(fetched / file, out / file)
+    except shutil.SameFileError:
+        raise UserError(f"{source}: lies in --out {out} already; give another folder") from None
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error}); choose another folder") from None
     shutil.rmtree(staging, ignore_errors=True)
     return [out / file for file in files]
 

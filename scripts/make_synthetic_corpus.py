@@ -7,6 +7,7 @@ The same command run again goes on where it stopped, or says that all is there.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -41,11 +42,11 @@ def arguments() -> argparse.Namespace:
 @door
 def main() -> None:
     options = vars(arguments())
+    for name in ("hours", "utterances", "dev_utterances", "test_utterances", "voices", "processes"):
+        if (value := options[name]) is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0, and finite")
     out, processes = options.pop("out"), options.pop("processes")
     settings = Settings(**options)
-    for name in ("hours", "utterances", "dev_utterances", "test_utterances", "voices"):
-        if (value := options[name]) is not None and value <= 0:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
     start = time.monotonic()
     record = make_corpus(out, settings, processes)
     if not record["written"]:

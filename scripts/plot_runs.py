@@ -22,9 +22,16 @@ def curve(run: Path, name: str) -> tuple[list[int], list[float]]:
     file = run / "scalars.jsonl"
     if not file.is_file():
         raise UserError(f"{file}: missing; give the folder of a run that had writer=[local]")
-    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    points = [(record["step"], record[name]) for record in records if name in record]
-    return [step for step, _ in points], [value for _, value in points]
+    steps, values = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+        try:
+            record = json.loads(line) if line.strip() else {}
+            if record.get(name) is not None:  # null stands for what was not finite
+                steps.append(int(record["step"]))
+                values.append(float(record[name]))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise UserError(f"{file}:{number}: {line[:60]!r} is no record; remove the line") from None
+    return steps, values
 
 
 @door
@@ -36,6 +43,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a .png or .svg file")
     arguments = parser.parse_args()
     figure = Figure(figsize=(11, 4), layout="constrained")
+    kinds = figure.canvas.get_supported_filetypes()
+    if arguments.out.suffix.lower().lstrip(".") not in kinds:
+        raise UserError(f"--out {arguments.out}: no kind of picture; end it in .png or .svg")
     loss, wer = figure.subplots(1, 2)
     for run in arguments.runs:
         loss.plot(*curve(run, "train/loss"), label=run.name, linewidth=0.8)
@@ -46,8 +56,12 @@ def main() -> None:
     for axes in (loss, wer):
         axes.grid(alpha=0.3)
         axes.legend()
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.out, dpi=120)
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(arguments.out, dpi=120)
+    except OSError as error:
+        message = f"--out {arguments.out}: cannot be written ({error.strerror}); choose another file"
+        raise UserError(message) from None
     print(f"drew {len(arguments.runs)} runs into {arguments.out}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -17,15 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.utils.downloads import fetch  # noqa: E402
-from src.utils.errors import door  # noqa: E402
+from src.utils.errors import UserError, door  # noqa: E402
 from src.utils.folders import audio_files, lay_out, unpack_all  # noqa: E402
 
 
 def prepare(link: str, out: Path) -> Path:
     """Fetches, unpacks, lays out; returns ``out``. Downloads stay in ``out/.downloads`` and can go on."""
-    cache = out / ".downloads" / hashlib.sha256(link.encode()).hexdigest()[:12]
-    content = unpack_all(fetch(link, cache), cache / "unpacked")
-    return lay_out(content, out)
+    cache = out / ".downloads" / hashlib.sha256(os.fsencode(link)).hexdigest()[:12]
+    try:
+        return lay_out(unpack_all(fetch(link, cache), cache / "unpacked"), out)
+    except OSError as error:
+        message = f"--out {out}: cannot be made from {link} ({error}); correct the paths or permissions"
+        raise UserError(message) from None
 
 
 @door
@@ -36,6 +40,7 @@ def main() -> None:
     parser.add_argument("link", nargs="?", default="", help="Drive link, https address, hub id or path")
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file need not be UTF-8
     link = arguments.link.strip()
     if not link:
         print(

@@ -169,7 +169,11 @@ def main() -> None:
 
     config = load_transforms(arguments.transforms)
     clip_name, audio = choose_clip(arguments.audio)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"--out {arguments.out}: cannot be made ({error.strerror}); choose another folder"
+        raise UserError(message) from None
     count = make_gallery(config, arguments.transforms, clip_name, audio, arguments.seed, arguments.out)
     print(f"{count} augmentations of {clip_name}: open {arguments.out / 'index.html'}")
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder, load_text_encoder
+from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 from src.utils.safe_build import safe_build
 
@@ -33,20 +34,57 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises ``UserError`` when there is none.
     """
     path = Path(path)
-    if path.is_file():
-        return find_checkpoint(path.parent / path.read_text(encoding="utf-8", errors="replace").strip()[:200])
-    if (path / CONFIG).is_file():
+    if os.path.isfile(path / CONFIG):
         return path
     for pointer in (
-        path / "checkpoints" / "best",
-        path / "checkpoints" / "last",
-        path / "best",
-        path / "last",
+        path,
+        *(path / name for name in ("checkpoints/best", "checkpoints/last", "best", "last")),
     ):
-        if pointer.is_file():
-            return find_checkpoint(pointer)
-    reason = "has no config.yaml" if path.is_dir() else "does not exist"
+        if os.path.isfile(pointer):
+            return _pointed(pointer)
+    reason = "has no config.yaml" if os.path.isdir(path) else "does not exist"
     raise UserError(f"checkpoint {path} {reason}; give a checkpoint directory or the run that made it")
+
+
+def _pointed(pointer: Path) -> Path:
+    """The directory beside a pointer file that its one line names."""
+    try:
+        with pointer.open("rb") as file:
+            name = file.read(200).decode(errors="replace").strip()
+    except OSError as error:
+        raise UserError(
+            f"checkpoint {pointer}: cannot be read ({error.strerror}); give a directory"
+        ) from None
+    if not name or not os.path.isfile(pointer.parent / name / CONFIG):
+        raise UserError(
+            f"checkpoint {pointer}: names no checkpoint ({name[:40]!r}); give the checkpoint's directory itself"
+        )
+    return pointer.parent / name
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases: with them a few bytes can stand for a tree that has no end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases such as *name are not allowed")
+        return super().compose_node(parent, index)
+
+
+def _missing_mappings(config: Any) -> str | None:
+    """What a config lacks of the mappings that every reader of a checkpoint takes for granted, in words."""
+
+    def holds_mappings(node: Any, keys: Iterable[Any]) -> bool:
+        return isinstance(node, dict) and all(isinstance(node.get(key), dict) for key in keys)
+
+    if not holds_mappings(config, ("model", "decoders")):
+        return "has no 'model' and 'decoders'"
+    model, decoders = config["model"], config["decoders"]
+    if not holds_mappings(model, ("frontend", "encoder")):
+        return f"its model ({str(model.get('_target_'))[:100]}) has no frontend and encoder"
+    if not all(isinstance(name, str) for name in decoders) or not holds_mappings(decoders, decoders):
+        return "its 'decoders' are not mappings by name"
+    return None
 
 
 @dataclass(frozen=True)
@@ -58,46 +96,64 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Raises ``UserError`` for a missing or unreadable directory."""
+        """Raises ``UserError`` for a missing directory or a config that is not a checkpoint's."""
         path = find_checkpoint(path)
         try:
-            config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(
-                f"{path / CONFIG}: not a YAML file ({str(error).splitlines()[0]}); download it again"
-            ) from None
-        if not isinstance(config, dict) or not {"model", "decoders"} <= set(config):
-            raise UserError(f"{path / CONFIG}: has no 'model' and 'decoders'; it is not a Lectern checkpoint")
+            config = yaml.load((path / CONFIG).read_text(encoding="utf-8"), _PlainLoader)
+        except Exception as error:  # whatever a stranger's text can make a parser throw
+            reason = f"not a YAML file ({str(error)[:200]})"
+            raise UserError(f"{path / CONFIG}: {reason}; download it again") from None
+        if lack := _missing_mappings(config):
+            raise UserError(f"{path / CONFIG}: {lack}; it is not a Lectern checkpoint")
         return cls(path, config)
 
     def text_encoder(self) -> TextEncoder:
-        return load_text_encoder(self.path)
+        """The tokenizer, which has a text for every token of the model."""
+        text_encoder = load_text_encoder(self.path)
+        expected = self.config["model"].get("vocab_size")
+        if text_encoder.vocab_size != expected:
+            raise UserError(
+                f"{self.path / text_encoder.file_name}: has {text_encoder.vocab_size} tokens, but the model's "
+                f"vocab_size is {expected}; download the checkpoint again"
+            )
+        return text_encoder
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The tensors of ``model.safetensors``, on the CPU."""
+        """The tensors of ``model.safetensors``: float32, on the CPU, every number finite."""
         file = self.path / WEIGHTS
         if not file.is_file():
             raise UserError(f"{file}: missing; download the checkpoint again")
         try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
+            weights = {name: value.float() for name, value in load_file(file).items()}
+        except Exception as error:  # whatever a stranger's bytes can make a parser throw
             raise UserError(
                 f"{file}: truncated or damaged ({error}); download the checkpoint again"
             ) from None
+        for name, value in weights.items():
+            if not value.isfinite().all():
+                raise UserError(f"{file}: {name} holds NaN or infinite numbers; take another checkpoint")
+        return weights
 
     def model(self) -> SpeechModel:
-        """The model in eval mode, on the CPU."""
+        """The model in eval mode, on the CPU, tried out once on a second of sound."""
         model = safe_build(self.config["model"], str(self.path / CONFIG))
         if not isinstance(model, SpeechModel):
             raise UserError(f"{self.path / CONFIG}: 'model' is a {type(model).__name__}, not a speech model")
         try:
-            model.load_state_dict({name: value.float() for name, value in self.weights().items()})
+            model.load_state_dict(self.weights())
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
             raise UserError(
                 f"{self.path / WEIGHTS}: does not fit the model of config.yaml ({detail})"
             ) from None
-        return model.eval()
+        try:
+            _try_out(model.eval())
+        except Exception as error:  # parts that were built, but do not fit together
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path / CONFIG}: 'model' fails on a second of sound ({detail}); do not use this file"
+            ) from None
+        return model
 
     def search(self, name: str, overrides: dict[str, Any] | None = None) -> Any:
         """The search that this checkpoint calls ``name``, with some of its settings replaced."""
@@ -106,11 +162,23 @@ class Checkpoint:
             raise UserError(
                 f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}"
             )
-        if not isinstance(decoders[name], dict):
-            raise UserError(
-                f"{self.path / CONFIG}: decoder {name} is no mapping; download the checkpoint again"
-            )
-        return safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
+        search = safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
+        # Parts of a model can be called too.
+        if not callable(search) or not type(search).__module__.startswith("src.decoding."):
+            kind = type(search).__name__
+            raise UserError(f"{self.path / CONFIG}: decoder {name} is a {kind}, not a search; correct it")
+        return search
+
+
+@torch.inference_mode()
+def _try_out(model: SpeechModel) -> None:
+    """The way from audio to what a search reads, on one second of a ramp; raises whatever goes wrong."""
+    features, lengths = model.frontend(torch.linspace(-1, 1, SAMPLE_RATE)[None], torch.tensor([SAMPLE_RATE]))
+    for values in model.search_inputs(model(features, lengths)):
+        if isinstance(values, torch.Tensor) and values.isnan().any():
+            raise ValueError("its output is NaN")
+    if not model.frame_s > 0:
+        raise ValueError(f"a frame of {model.frame_s} s")
 
 
 def write_checkpoint(

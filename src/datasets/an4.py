@@ -9,7 +9,7 @@ import numpy as np
 
 from src.datasets.audio_io import to_mono
 from src.datasets.custom_dir import read_text
-from src.datasets.index import Entry
+from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_audio, find_below
 from src.utils.audio import SAMPLE_RATE
@@ -43,7 +43,7 @@ class An4Dataset(SpeechDataset):
             raise UserError(
                 f"root={root}: no {listed.as_posix()} in it; give the folder that CMU's archive unpacks to"
             )
-        names = read_text(home / listed).split()
+        names = _names(home / listed)
         texts = _transcripts(home / "etc" / f"an4_{official}.transcription")
         if partition != "test":
             dev = set(sorted({_speaker(name) for name in names})[::DEV_EVERY])
@@ -72,6 +72,17 @@ class An4Dataset(SpeechDataset):
 def _speaker(name: str) -> str:
     """``an4_clstk/fash/an251-fash-b`` -> ``fash``."""
     return name.split("/")[-2] if "/" in name else name.split("-")[1]
+
+
+def _names(file: Path) -> list[str]:
+    """The ids of a list, each safe to be the path of a file."""
+    names = []
+    for number, line in enumerate(read_text(file).split("\n"), start=1):
+        for name in line.split():
+            if "/" not in name and "-" not in name:
+                raise UserError(f"{file}:{number}: no speaker in {name[:60]!r}; write FOLDER/SPEAKER/ID")
+            names.append(checked_id(name, f"{file}:{number}"))
+    return names
 
 
 def _transcripts(file: Path) -> dict[str, str]:

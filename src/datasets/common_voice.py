@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from src.datasets.custom_dir import read_text
-from src.datasets.index import Entry
+from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
 from src.utils.errors import UserError
@@ -30,30 +32,43 @@ class CommonVoiceDataset(SpeechDataset):
             raise UserError(f"root={root}: no {split}.tsv beside clips/ in it; correct root or split")
         durations = _durations(home / "clip_durations.tsv")
         entries = []
-        for row in _rows(home / f"{split}.tsv", ("path", "sentence")):
+        for where, row in _rows(home / f"{split}.tsv", ("path", "sentence")):
             name = row["path"] if Path(row["path"]).suffix else f"{row['path']}.mp3"
             path = home / "clips" / Path(name).name
+            clip = checked_id(Path(row["path"]).stem, where)
             entries.append(
-                Entry(path.stem, str(path), row["sentence"], row.get("client_id"), durations.get(path.name))
+                Entry(clip, str(path), row["sentence"], row.get("client_id"), durations.get(path.name))
             )
         super().__init__(entries, name=f"common-voice-{split}", **limits)
 
 
-def _rows(file: Path, needed: tuple[str, ...]) -> list[dict[str, str]]:
+def _rows(file: Path, needed: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each row and where it stands."""
     rows = csv.DictReader(io.StringIO(read_text(file)), delimiter="\t", quoting=csv.QUOTE_NONE)
-    missing = [column for column in needed if column not in (rows.fieldnames or [])]
-    if missing:
-        raise UserError(f"{file}:1: no column {missing[0]!r}; this is no table of Common Voice")
-    found = []
-    for row in rows:
-        if any(row[column] is None for column in needed):
-            raise UserError(f"{file}:{rows.line_num}: too few columns; download or unpack the corpus again")
-        found.append(row)
-    return found
+    try:
+        missing = [column for column in needed if column not in (rows.fieldnames or [])]
+        if missing:
+            raise UserError(f"{file}:1: no column {missing[0]!r}; this is no table of Common Voice")
+        for row in rows:
+            if any(row[column] is None for column in needed):
+                raise UserError(
+                    f"{file}:{rows.line_num}: too few columns; download or unpack the corpus again"
+                )
+            yield f"{file}:{rows.line_num}", row
+    except csv.Error as error:
+        raise UserError(f"{file}:{rows.reader.line_num}: {error}; correct or remove the line") from None
 
 
 def _durations(file: Path) -> dict[str, float]:
     """Clip -> seconds, where the release states them (milliseconds)."""
-    if not file.is_file():
-        return {}
-    return {row["clip"]: float(row["duration[ms]"]) / 1000 for row in _rows(file, ("clip", "duration[ms]"))}
+    found = {}
+    if file.is_file():
+        for where, row in _rows(file, ("clip", "duration[ms]")):
+            try:
+                found[row["clip"]] = float(row["duration[ms]"]) / 1000
+            except ValueError:
+                found[row["clip"]] = math.nan
+            if not 0 <= found[row["clip"]] < math.inf:
+                stated = row["duration[ms]"][:60]
+                raise UserError(f"{where}: duration {stated!r} is no number of milliseconds; correct it")
+    return found

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
-from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import TextError, UserError
+from src.utils.folders import audio_files
 
 
 class CustomDirDataset(SpeechDataset):
     """``DIR/audio/**/ID.wav`` (flac, mp3, ogg ...; any letter case) and ``DIR/transcriptions/**/ID.txt``.
 
-    An id is the path below ``audio/`` without the suffix. Two recordings of one id (``a.wav`` beside
-    ``a.flac``) are both left out and named, because which one is meant cannot be known. A transcript that is
-    not UTF-8 leaves its recording out of training, but not out of transcription (``unreadable_texts`` names
-    it).
+    An id is the path below ``audio/`` without the suffix; links to folders are followed. Two recordings of
+    one id (``a.wav`` beside ``a.flac``) are both left out and named, because which one is meant cannot be
+    known. A transcript that is not UTF-8 leaves its recording out of training, but not out of transcription
+    (``unreadable_texts`` names it).
 
     Raises ``UserError`` when there is no such folder or no recording in it.
     """
@@ -36,7 +36,7 @@ class CustomDirDataset(SpeechDataset):
         texts_dir = Path(transcriptions_dir) if transcriptions_dir else root / "transcriptions"
         if transcriptions_dir and not texts_dir.is_dir():
             raise UserError(f"transcriptions_dir={texts_dir} does not exist; correct or leave it out")
-        files = sorted(p for p in audio_dir.rglob("*") if _is_recording(p, audio_dir))
+        files = audio_files(audio_dir)
         if not files:
             raise UserError(f"data_dir={root}: no recordings in {audio_dir} (wav, flac, mp3, ogg, opus ...)")
         by_id: dict[str, list[Path]] = {}
@@ -55,6 +55,10 @@ class CustomDirDataset(SpeechDataset):
                     Skipped(shown, ascii(str(paths[0])), f"{shown}: its name is not UTF-8; rename it")
                 )
                 continue
+            if not paths[0].is_file():
+                reason = f"{paths[0]}: a link that leads nowhere, or no ordinary file; replace or remove it"
+                skipped.append(Skipped(utterance_id, str(paths[0]), reason))
+                continue
             speaker = utterance_id.rpartition("/")[0] or None
             entries.append(Entry(utterance_id, str(paths[0]), self._text(texts_dir, utterance_id), speaker))
         super().__init__(entries, skipped, name=root.resolve().name, **limits)
@@ -68,11 +72,6 @@ class CustomDirDataset(SpeechDataset):
             return None
 
 
-def _is_recording(path: Path, audio_dir: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(audio_dir).parts)
-    return path.suffix.lower() in AUDIO_SUFFIXES and not hidden and path.is_file()
-
-
 def _is_unicode(name: str) -> bool:
     return name.encode(errors="ignore").decode() == name
 
@@ -83,3 +82,5 @@ def read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise TextError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None

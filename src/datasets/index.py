@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from src.datasets.audio_io import probe_duration
-from src.utils.errors import AudioError
+from src.utils.errors import AudioError, UserError
 
 SCHEMA = pa.schema(
     [
@@ -33,6 +35,8 @@ SCHEMA = pa.schema(
     ]
 )
 FORMAT = 1  # raise it when the layout changes, so that old caches are not read
+MAX_PART_BYTES = 200  # file systems take 255, and an id gets suffixes
+_UNSAFE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\ud800-\\udfff]")
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Skipped:
     id: str
     path: str
     reason: str
+
+
+def checked_id(name: str, where: str) -> str:
+    """``name``, if it can name a file below ``save_dir``; else ``UserError`` that begins with ``where``."""
+    for part in name.split("/"):
+        if part in ("", ".", "..") or _UNSAFE.search(part) or len(part.encode()) > MAX_PART_BYTES:
+            raise UserError(
+                f"{where}: id {name[:60]!r} cannot name a file; use letters, digits, - and _, below "
+                f"{MAX_PART_BYTES} bytes"
+            )
+    return name
 
 
 class Index:
@@ -112,43 +127,74 @@ def build_index(
     """The index of ``entries``, from the cache when nothing changed.
 
     ``skipped`` is what the corpus itself left out; ``probe`` gives the seconds of an entry that states none.
+    A recording that is listed twice is used once. A cached failure is not believed: what could not be read
+    is probed again, because its cause may be gone.
     """
+    first: dict[tuple[str, str], Entry] = {}
+    skipped = list(skipped)
+    for entry in entries:
+        if (entry.id, entry.path) in first:
+            skipped.append(Skipped(entry.id, entry.path, f"{entry.path}: listed again; used once"))
+        else:
+            first[entry.id, entry.path] = entry
+    entries = list(first.values())
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for entry in entries:
         digest.update(repr((entry, _fingerprint(entry.path))).encode())
     for item in skipped:
         digest.update(repr(item).encode())
-    file = cache_dir() / "indexes" / f"{name}-{digest.hexdigest()}.arrow"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _write(list(entries), list(skipped), file, name, probe)
-    return Index(file)
+    short = re.sub(r"[^\w.-]+", "_", name).encode()[:100].decode(errors="ignore")
+    file = cache_dir() / "indexes" / f"{short}-{digest.hexdigest()}.arrow"
+    index = _cached(file, len(entries) + len(skipped))
+    if index is None:
+        _write(entries, skipped, file, name, probe)
+        return Index(file)
+    failed = [first[item.id, item.path] for item in index.skipped[len(skipped) :]]
+    again = {(entry.id, entry.path): _duration_or_reason(entry, probe) for entry in failed}
+    healed = {key: duration for key, duration in again.items() if isinstance(duration, float)}
+    if healed:
+        keys = zip(index.column("id"), index.column("path"), strict=True)
+        known = dict(zip(keys, index.column("duration_s"), strict=True)) | healed
+        stated = [replace(entry, duration_s=known.get((entry.id, entry.path))) for entry in entries]
+        return build_index(stated, skipped, name, probe)
+    return index
+
+
+def _cached(file: Path, recordings: int) -> Index | None:
+    """The index in ``file`` if it is there, undamaged and of that many recordings."""
+    try:
+        index = Index(file)
+    except (pa.ArrowException, OSError, ValueError, TypeError):
+        return None
+    whole = index.table.schema.equals(SCHEMA) and len(index) + len(index.skipped) == recordings
+    return index if whole else None
 
 
 def _fingerprint(path: str) -> tuple[int, int] | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def _duration_or_reason(entry: Entry, probe: Callable[[Entry], float]) -> float | str:
+    try:
+        return entry.duration_s if entry.duration_s is not None else float(probe(entry))
+    except AudioError as error:
+        return str(error)
 
 
 def _write(
     entries: list[Entry], skipped: list[Skipped], file: Path, name: str, probe: Callable[[Entry], float]
 ) -> None:
-    def duration_or_reason(entry: Entry) -> float | str:
-        try:
-            return entry.duration_s if entry.duration_s is not None else probe(entry)
-        except AudioError as error:
-            return str(error)
-
     with ThreadPoolExecutor() as pool:
-        probes = pool.map(duration_or_reason, entries)
+        probes = pool.map(_duration_or_reason, entries, repeat(probe))
         shown = tqdm(
             probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000
         )
         durations = list(shown)
-    rows = []
+    rows, skipped = [], list(skipped)
     for entry, duration in zip(entries, durations, strict=True):
         if isinstance(duration, str):
             skipped.append(Skipped(entry.id, entry.path, duration))
@@ -157,6 +203,9 @@ def _write(
     schema = SCHEMA.with_metadata({"skipped": json.dumps([asdict(item) for item in skipped])})
     table = pa.Table.from_pylist(rows, schema=schema)
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_table(table)
-    os.replace(unfinished, file)
+    try:
+        with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            writer.write_table(table)
+        os.replace(unfinished, file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error}); make room or set LECTERN_CACHE") from None

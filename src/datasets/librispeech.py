@@ -10,7 +10,7 @@ from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
 from src.utils.audio import AUDIO_SUFFIXES
-from src.utils.errors import UserError
+from src.utils.errors import TextError, UserError
 
 
 class LibriSpeechDataset(SpeechDataset):
@@ -21,11 +21,11 @@ class LibriSpeechDataset(SpeechDataset):
     the utterance's own name, e.g. ``84-121123-0000``; the speaker is the folder's name.
 
     Raises ``UserError`` for a part that is not there. A line without a recording, or a recording without a
-    line, is in ``skipped``.
+    line, is in ``skipped``, and so is a chapter whose lines cannot be read.
     """
 
     def __init__(self, root: str | Path, parts: str | Sequence[str], **limits) -> None:
-        parts = [parts] if isinstance(parts, str) else list(parts)
+        parts = [parts] if isinstance(parts, str) else list(dict.fromkeys(parts))
         if not parts:
             raise UserError("parts is empty; name at least one, e.g. train-clean-100")
         entries: list[Entry] = []
@@ -46,12 +46,16 @@ class LibriSpeechDataset(SpeechDataset):
 
 def _read_chapter(transcript: Path, entries: list[Entry], skipped: list[Skipped]) -> None:
     """Adds the recordings of one chapter, in the order of their numbers."""
-    texts = {}
-    for line in read_text(transcript).splitlines():
-        name, _, text = line.partition(" ")
-        if name:
-            texts[name] = text.strip()
     files = {file.stem: file for file in transcript.parent.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES}
+    texts = {}
+    try:
+        for line in read_text(transcript).splitlines():
+            name, _, text = line.partition(" ")
+            if name:
+                texts[name] = text.strip()
+    except TextError as error:
+        skipped += [Skipped(name, str(file), str(error)) for name, file in sorted(files.items())]
+        return
     speaker = transcript.parent.parent.name
     for name in sorted(texts.keys() | files.keys()):
         if name not in files:

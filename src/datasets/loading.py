@@ -10,10 +10,12 @@ from torch.utils.data import DataLoader
 from src.datasets.collate import collate
 from src.datasets.prepared import PreparedDataset
 from src.datasets.samplers import BucketBatchSampler
+from src.utils.build import Whole, check
 
 
 def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_workers: int = 0) -> DataLoader:
     """A loader whose workers live as long as it does and compute with one thread each."""
+    check("num_workers", num_workers, Whole)
     return DataLoader(
         prepared,
         batch_sampler=sampler,

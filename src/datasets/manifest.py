@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from src.datasets.custom_dir import read_text
-from src.datasets.index import Entry
+from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.text_encoder.corpus import TEXT_KEYS
 from src.utils.errors import UserError
@@ -109,11 +109,9 @@ def _entry(record: dict[str, Any], file: Path, number: int) -> Entry:
     except ValueError:
         base = PurePath(audio)
     given = value("id", "utterance_id")
-    name = str(given) if given is not None else base.with_suffix("").as_posix()
-    # An id becomes the name of a file below save_dir: it must not lead out of it.
-    utterance_id = "/".join(part for part in PurePath(name).parts if part not in (base.anchor, "..", "/"))
-    if not utterance_id or (given is not None and utterance_id != name):
-        raise UserError(f"{where}: id {name!r} cannot name a file; use letters, digits, - and _")
+    # A recording may lie above the manifest's folder, an id may not lead out of save_dir.
+    below = "/".join(part for part in base.with_suffix("").parts if part not in (base.anchor, "..", "/"))
+    utterance_id = checked_id(str(given) if given is not None else below, where)
     return Entry(utterance_id, str(path), text, str(speaker) if speaker else None, _seconds(value, where))
 
 

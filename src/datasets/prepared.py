@@ -72,6 +72,16 @@ class PreparedDataset(Dataset):
         }
         return item
 
+    def has_text(self) -> bool:
+        """Whether at least one recording has a usable text; reads no audio."""
+        return any(self._usable(self.dataset.entry(row).text) for row in range(len(self)))
+
+    def _usable(self, raw: str | None) -> bool:
+        try:
+            return bool(self._text(raw))
+        except TextError:
+            return False
+
     def _text(self, raw: str | None) -> dict[str, Any]:
         if raw is None:
             raise TextError("it has no readable transcript (UTF-8); add one")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from src.utils.build import Count, Positive, check
 from src.utils.errors import UserError
 from src.utils.seeding import addressed_rng
 
@@ -33,6 +34,8 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: bool = False,
         seed: int = 0,
     ) -> None:
+        check("batching.batch_size", batch_size, Count | None)
+        check("batching.max_batch_duration_s", max_batch_duration_s, Positive | None)
         if not (batch_size or max_batch_duration_s):
             raise UserError("batching: neither batch_size nor max_batch_duration_s is set; set one of them")
         self.durations = np.asarray(durations, dtype=np.float64)

@@ -7,15 +7,46 @@ Python loop runs over utterances, hypotheses or tokens while searching: only ove
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
+from src.utils.errors import UserError
 
 NEVER = float("-inf")
+
+
+def _require(fits: bool, name: str, value: Any, expected: str) -> None:
+    """Raises ``UserError`` for a setting that does not fit."""
+    if not fits:
+        raise UserError(f"{name}={value!r} must be {expected}")
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_weighted_scorer(pair: Any) -> bool:
+    return (
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and hasattr(pair[0], "finish")
+        and _is_number(pair[1])
+    )
+
+
+def _check_blank(blank: int, log_probs: Tensor) -> None:
+    V = log_probs.size(-1)
+    _require(blank < V, "blank", blank, f"below {V}, the number of tokens")
 
 
 class CTCGreedySearch:
@@ -28,10 +59,12 @@ class CTCGreedySearch:
     """
 
     def __init__(self, blank: int = 0) -> None:
+        _require(_is_count(blank, 0), "blank", blank, "a token id, 0 or more")
         self.blank = blank
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance a list of one hypothesis."""
+        _check_blank(self.blank, log_probs)
         best, tokens = log_probs.float().max(-1)  # [B, T]
         starts = tokens != self.blank
         starts[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
@@ -68,6 +101,8 @@ class CTCBeamSearch:
         token_min_log_prob: extend prefixes only by tokens at least this probable (natural log).
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each extension and at the end.
 
+    Raises ``UserError`` for a setting that is out of its range.
+
     Example:
         >>> log_probs = torch.tensor([[[0.6, 0.4, 0.0], [0.6, 0.4, 0.0]]]).log()
         >>> CTCGreedySearch()(log_probs, torch.tensor([2]))[0][0].tokens  # the best alignment is all blank
@@ -85,8 +120,14 @@ class CTCBeamSearch:
         token_min_log_prob: float | None = None,
         scorers: Sequence[tuple[Scorer, float]] = (),
     ) -> None:
-        if beam_size < 1:
-            raise ValueError(f"beam_size={beam_size} must be at least 1")
+        count = "a whole number of at least 1"
+        _require(_is_count(beam_size, 1), "beam_size", beam_size, count)
+        _require(_is_count(blank, 0), "blank", blank, "a token id, 0 or more")
+        _require(token_top_k is None or _is_count(token_top_k, 1), "token_top_k", token_top_k, count)
+        least = token_min_log_prob
+        _require(least is None or _is_number(least), "token_min_log_prob", least, "a finite number")
+        pairs = isinstance(scorers, list | tuple) and all(map(_is_weighted_scorer, scorers))
+        _require(pairs, "scorers", scorers, "a list of pairs [scorer, weight]")
         self.beam_size = beam_size
         self.blank = blank
         self.token_top_k = token_top_k
@@ -96,6 +137,7 @@ class CTCBeamSearch:
     @torch.inference_mode()
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance at most K hypotheses, best first."""
+        _check_blank(self.blank, log_probs)
         log_probs = log_probs.double()
         B, T, V = log_probs.size()
         beam = _Beam(B, self.beam_size, log_probs.device)
@@ -131,7 +173,10 @@ class CTCBeamSearch:
             return None
         fusion = torch.zeros(shape, dtype=like.dtype, device=like.device)
         for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            fusion = fusion + weight * scorer.score(state).to(fusion)
+            points = scorer.score(state)
+            V = points.size(-1)
+            _require(V == shape[-1], f"{type(scorer).__name__}'s vocabulary", V, f"the model's, {shape[-1]}")
+            fusion = fusion + weight * points.to(fusion)
         return fusion
 
     def _trace(self, beam: _Beam, history: list, final: Tensor, log_probs: Tensor) -> list[list[Hypothesis]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from src.metrics.error_rates import ErrorCounts, bootstrap_interval, character_errors, word_errors
 from src.text_encoder import normalize
 from src.utils.errors import UserError
+from src.utils.folders import files_below
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,8 @@ def transcript_files(directory: str | Path) -> dict[str, Path]:
     if (directory / "transcriptions").is_dir():
         directory = directory / "transcriptions"
     files: dict[str, Path] = {}
-    for file in sorted(directory.rglob("*")):
-        name = file.relative_to(directory)
-        if (
-            file.suffix.lower() != ".txt"
-            or any(part.startswith(".") for part in name.parts)
-            or not file.is_file()
-        ):
-            continue
-        identifier = name.with_suffix("").as_posix()
+    for file in files_below(directory, {".txt"}):
+        identifier = file.relative_to(directory).with_suffix("").as_posix()
         if identifier in files:
             raise UserError(f"{file}: a second file for the id {identifier}; keep one of them")
         files[identifier] = file
@@ -141,6 +135,8 @@ def score_folders(references: str | Path, predictions: str | Path, raw: bool = F
 def _read(file: Path, raw: bool) -> str | None:
     """The text of a file, or None where it cannot be read as UTF-8."""
     try:
+        if not file.is_file():
+            return None
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None

@@ -4,7 +4,8 @@ The rule, in order:
 
 1. Letters are lower-cased and folded to a-z where Unicode gives them an a-z base (``é`` -> ``e``, ``ﬁ`` ->
    ``fi``) or English spells them so (``ß`` -> ``ss``, ``æ`` -> ``ae``). A letter with no such base (Cyrillic,
-   Greek, Han) stays as it is, never lost from a reference: metrics count it, encoders refuse it.
+   Greek, Han) stays as it is, never lost from a reference: metrics count it, encoders refuse it. So does a
+   character that this Python's Unicode does not know yet, or that is for private use.
 2. Digits of any script become words. ``23`` is a cardinal, ``1st`` an ordinal, ``90s`` a plural, ``1,000``
    one thousand, ``3.5`` three point five, ``$5.20`` five dollars and twenty cents, ``5½`` five and one half,
    ``-5`` minus five. With a leading zero or more than twelve digits, a number is read digit by digit. Years
@@ -102,10 +103,11 @@ def _fold(text: str) -> str:
             kept.append(character)
         elif character in _LATIN:
             kept.append(_LATIN[character])
-        elif kind[0] == "L":
+        elif _is_letter(kind):
             kept.append(character)
         elif kind[0] == "M":
-            if kept and not kept[-1].isascii() and unicodedata.category(kept[-1])[0] in "LM":
+            before = unicodedata.category(kept[-1]) if kept and not kept[-1].isascii() else ""
+            if before[:1] == "M" or _is_letter(before):
                 kept.append(character)
         elif kind == "Nd":
             kept.append(str(unicodedata.decimal(character)))
@@ -114,6 +116,10 @@ def _fold(text: str) -> str:
         elif kind != "Cf" or character == "\u200b":  # zero-width space
             kept.append(" ")
     return unicodedata.normalize("NFC", "".join(kept))
+
+
+def _is_letter(kind: str) -> bool:
+    return kind[:1] == "L" or kind in ("Cn", "Co")
 
 
 def _apart(character: str) -> str:
@@ -177,6 +183,8 @@ def _cardinal(digits: str) -> str:
 
 
 def _ordinal(digits: str) -> str:
+    if len(digits) > 1 and digits[0] == "0":
+        return f"{_cardinal(digits[:-1])} {_ordinal(digits[-1])}"
     return (
         _letters_only(num2words(int(digits), to="ordinal"))
         if len(digits) <= 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +12,87 @@ from torch import nn
 
 from src.datasets import BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
 from src.logger import Writers
-from src.trainer.options import TrainerOptions
+from src.model import SpeechModel
+from src.text_encoder import TextEncoder
+from src.trainer.options import RunOptions, TrainerOptions
 from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
-from src.utils.build import build
+from src.transforms import SpecAugment
+from src.utils.build import build, build_settings
 from src.utils.errors import UserError
 from src.utils.safe_build import safe_build
 
 
 def build_trainer(config: DictConfig) -> Trainer:
     """Builds every part that ``src/configs/base.yaml`` lists. Raises ``UserError`` for parts that do not fit."""
-    torch.manual_seed(config.seed)
-    text_encoder = build(config.text_encoder)
+    run = RunOptions(config.run_name, config.save_dir, config.seed, config.num_workers)
+    options = build_settings(TrainerOptions, config.trainer, "trainer")
+    torch.manual_seed(run.seed)
+    text_encoder = _part(config, "text_encoder", TextEncoder)
     model_config = {
         **OmegaConf.to_container(config.model, resolve=True),
         "vocab_size": text_encoder.vocab_size,
     }
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
-    model = safe_build(model_config, "model")
-    spec_augment = build(config.transforms.spec_augment)
+    model = _fitting("model", safe_build(model_config, "model"), SpeechModel)
+    searches = safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders")
+    if not searches:
+        raise UserError("decoders: there is no search; name at least one, such as greedy")
+    for name, search in searches.items():
+        _fitting(f"decoders.{name}", search, Callable)
+    spec_augment = _part(config, "transforms.spec_augment", SpecAugment | None)
 
     if config.datasets.get("train") is None:
         raise UserError("this datasets config has no training set; choose another with datasets=NAME")
     train = PreparedDataset(
-        build(config.datasets.train),
+        _part(config, "datasets.train", SpeechDataset),
         text_encoder,
-        augmentations=build(config.transforms.waveform),
-        seed=config.seed,
+        augmentations=_part(config, "transforms.waveform", Callable | None),
+        seed=run.seed,
         spec_draws=spec_augment.draws_per_utterance if spec_augment else 0,
     )
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
-    sampler = BucketBatchSampler(train.dataset.durations, **config.batching, shuffle=True, seed=config.seed)
-    train_loader = build_loader(train, sampler, config.num_workers)
+    sampler = BucketBatchSampler(train.dataset.durations, **config.batching, shuffle=True, seed=run.seed)
+    train_loader = build_loader(train, sampler, run.num_workers)
     dev_loader = None
     if config.datasets.get("dev") is not None:
-        dev = PreparedDataset(build(config.datasets.dev), text_encoder)
+        dev = PreparedDataset(_part(config, "datasets.dev", SpeechDataset), text_encoder)
+        if not dev.has_text():
+            raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
         dev_sampler = BucketBatchSampler(dev.dataset.durations, **config.batching, shuffle=False)
-        dev_loader = build_loader(dev, dev_sampler, config.num_workers)
+        dev_loader = build_loader(dev, dev_sampler, run.num_workers)
 
     optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))
     return Trainer(
-        step=TrainingStep(model, build(config.objective), spec_augment),
+        step=TrainingStep(model, _part(config, "objective", nn.Module), spec_augment),
         text_encoder=text_encoder,
-        searches=safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders"),
+        searches=searches,
         optimizer=optimizer,
         make_scheduler=lambda total: build(config.lr_scheduler, optimizer, total_steps=total),
         train_loader=train_loader,
         dev_loader=dev_loader,
         writers=Writers(list(build(config.writer).values())),
-        run_dir=Path(config.save_dir) / config.run_name,
+        run_dir=Path(run.save_dir) / run.run_name,
         config=_shared_config(config, model_config, train.dataset),
-        options=TrainerOptions(**config.trainer),
-        seed=config.seed,
+        options=options,
+        seed=run.seed,
     )
+
+
+def _part(config: DictConfig, name: str, kind: Any) -> Any:
+    """The part that the config calls ``name``. Raises ``UserError`` when that makes something else."""
+    node = OmegaConf.select(config, name)
+    return _fitting(name, build(node) if OmegaConf.is_config(node) else node, kind)
+
+
+def _fitting(name: str, part: Any, kind: Any) -> Any:
+    if isinstance(part, kind):
+        return part
+    shown = part if isinstance(part, int | float | str) else f"a {type(part).__name__}"
+    shown = "null" if part is None else shown
+    raise UserError(f"{name}: {shown} is not what is needed there; choose another, or remove it with ~{name}")
 
 
 def _shared_config(

@@ -3,22 +3,27 @@
     saved/NAME/checkpoints/step-200/{model.safetensors, config.yaml, tokenizer.*, README.md, training/}
     saved/NAME/checkpoints/last, best      one line each: the name of a step folder
 
-A checkpoint is written under another name, renamed when complete, and only then do the pointers move; a run
-killed at any moment finds its last complete one. Pointers are small files, because some file systems that
-people mount (Google Drive) know no links.
+A checkpoint is written under another name, renamed when complete, and only then do the pointers move, ``last``
+at the end; a run killed at any moment finds its last complete one and repeats what came after it. Pointers are
+small files, because some file systems that people mount (Google Drive) know no links.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from src.checkpoint import atomic_directory
 from src.utils.errors import UserError
 from src.utils.state_files import load_state, save_state
+
+STEP = re.compile(r"step-\d+")  # other names in the folder, such as a copy, are the user's own
 
 
 class RunFolder:
@@ -29,34 +34,59 @@ class RunFolder:
         self.checkpoints = self.directory / "checkpoints"
         self._recover()
 
+    def prepare(self) -> None:
+        """Makes the folder and tries to write there, so that no training is lost to a folder that cannot be."""
+        probe = self.checkpoints / ".probe"
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            probe.write_text("x", encoding="utf-8")
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"{self.directory}: cannot be written ({error.strerror}); choose another save_dir or run_name"
+            ) from None
+
     def pointed(self, pointer: str) -> Path | None:
-        """The checkpoint that ``last`` or ``best`` names, if it is there."""
-        file = self.checkpoints / pointer
-        if not file.is_file():
+        """The checkpoint that ``last`` or ``best`` names; None when it is not there or the pointer is broken."""
+        try:
+            name = (self.checkpoints / pointer).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
             return None
-        target = self.checkpoints / file.read_text(encoding="utf-8").strip()
-        return target if target.is_dir() else None
+        target = self.checkpoints / name
+        return target if STEP.fullmatch(name) and target.is_dir() else None
 
     def newest(self) -> Path | None:
         """The checkpoint to resume from: ``last``, or the highest complete step should the pointer be lost."""
-        steps = sorted(self.checkpoints.glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
-        return self.pointed("last") or (steps[-1] if steps else None)
+        return self.pointed("last") or max(self._steps(), key=lambda path: int(path.name[5:]), default=None)
 
     def save(self, step: int, write: Callable[[Path], None], state: dict[str, Any], is_best: bool) -> Path:
-        """Writes ``step-N`` (the shared files through ``write``, and ``training/``), moves pointers, drops old ones."""
+        """Writes ``step-N`` (the shared files through ``write``, and ``training/``), moves pointers, drops old ones.
+
+        Raises ``UserError`` when the disk takes no more; what was there before is still there then.
+        """
         directory = self.checkpoints / f"step-{step}"
-        with atomic_directory(directory) as unfinished:
-            write(unfinished)
-            (unfinished / "training").mkdir()
-            save_state(state, unfinished / "training" / "state")
-        self._point("last", directory.name)
-        if is_best:
-            self._point("best", directory.name)
+        try:
+            with atomic_directory(directory) as unfinished:
+                write(unfinished)
+                (unfinished / "training").mkdir()
+                save_state(state, unfinished / "training" / "state")
+            if is_best:  # before `last`: killed in between, the run repeats this step
+                self._point("best", directory.name)
+            self._point("last", directory.name)
+        except (OSError, SafetensorError) as error:
+            newest = self.newest()
+            good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+            raise UserError(
+                f"{directory}: cannot be saved ({error}); {good}; make room and add trainer.resume_from=auto"
+            ) from None
         kept = {self.pointed("last"), self.pointed("best")}
-        for old in self.checkpoints.glob("step-*"):
+        for old in self._steps():
             if old not in kept:
                 shutil.rmtree(old, ignore_errors=True)
         return directory
+
+    def _steps(self) -> list[Path]:
+        return [path for path in self.checkpoints.glob("step-*") if STEP.fullmatch(path.name)]
 
     def _recover(self) -> None:
         """Clears what a killed save left, and puts back a checkpoint that it had moved aside."""

@@ -10,11 +10,15 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from src.utils.build import Count, Share, check
+
 
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, warmup: float = 0.1, final_ratio: float = 0.01
 ) -> LambdaLR:
     """Linear warm-up over the share ``warmup`` of all steps, then half a cosine down to ``final_ratio`` of the peak."""
+    check("lr_scheduler.warmup", warmup, Share)
+    check("lr_scheduler.final_ratio", final_ratio, Share)
     warmup_steps = max(1, round(total_steps * warmup))
 
     def factor(step: int) -> float:
@@ -31,6 +35,7 @@ def noam(optimizer: Optimizer, total_steps: int, warmup_steps: int = 10_000) -> 
 
     ``total_steps`` is not needed: the rate falls with the inverse square root of the step.
     """
+    check("lr_scheduler.warmup_steps", warmup_steps, Count)
 
     def factor(step: int) -> float:
         return min((step + 1) / warmup_steps, math.sqrt(warmup_steps / (step + 1)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -28,6 +27,7 @@ from src.trainer.initialise import initialise_from
 from src.trainer.interruption import StopSignals
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, model_card
+from src.trainer.resuming import restore, training_state
 from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
 from src.utils.devices import choose_device, choose_precision
@@ -89,6 +89,7 @@ class Trainer:
         )
         self.ema = EMA(step.model, options.ema_decay) if options.ema_decay else None
         self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
+        # Without max_steps an estimate for the schedule: shuffled epochs differ by a few batches.
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
         self.scheduler = make_scheduler(self.total_steps)
         measured = ["loss", *(f"{rate}_{next(iter(searches))}" for rate in ("wer", "cer"))]
@@ -114,6 +115,7 @@ class Trainer:
 
         Ctrl-C or SIGTERM saves where it is and exits with status 130.
         """
+        self.folder.prepare()
         resumed = self._resume_or_start()
         if not self._finished():  # a finished run's record is complete
             self.reporter.start(self.folder.directory, self.config, resumed)
@@ -141,7 +143,10 @@ class Trainer:
 
     def _finished(self) -> bool:
         epochs_done = self.options.max_epochs is not None and self.epoch >= self.options.max_epochs
-        return epochs_done or self.steps >= self.total_steps or self._out_of_patience()
+        return epochs_done or self._out_of_steps() or self._out_of_patience()
+
+    def _out_of_steps(self) -> bool:
+        return self.options.max_steps is not None and self.steps >= self.options.max_steps
 
     def _out_of_patience(self) -> bool:
         patience = self.options.patience
@@ -153,18 +158,19 @@ class Trainer:
         for group in _groups(self.train_loader, self.options.accumulate):
             self._optimizer_step(group)
             self.position += len(group)
+            if self.position >= len(sampler):
+                self.epoch, self.position = self.epoch + 1, 0
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
-            every = self.options.evaluate_every_steps
-            if every and self.steps % every == 0:
+            if self._evaluation_is_due():
                 self._evaluate_and_save()
-            if self.steps >= self.total_steps or self._out_of_patience() or self.stop.requested:
+            if self._out_of_steps() or self._out_of_patience() or self.stop.requested:
                 break
-        else:
-            self.epoch, self.position = self.epoch + 1, 0
-        every = self.options.evaluate_every_epochs
-        if every and self.position == 0 and self.epoch % every == 0:
-            self._evaluate_and_save()
+
+    def _evaluation_is_due(self) -> bool:
+        steps, epochs = self.options.evaluate_every_steps, self.options.evaluate_every_epochs
+        after_epoch = epochs is not None and self.position == 0 and self.epoch % epochs == 0
+        return after_epoch or (steps is not None and self.steps % steps == 0)
 
     def _optimizer_step(self, group: list[dict]) -> None:
         """Accumulates the gradients of ``group`` and updates the weights once."""
@@ -191,8 +197,8 @@ class Trainer:
         norm = self._update(int(normalizer)) if int(normalizer) else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         # A dropped step moves the schedule too, so that the rate is a function of the step alone.
-        self.scheduler.step()
         self.steps += 1
+        self.move_schedule(self.steps)
         self.reporter.note_step(
             self.steps,
             {name: float(value) / max(1, int(normalizer)) for name, value in parts.items()},
@@ -200,6 +206,11 @@ class Trainer:
             self.optimizer.param_groups[0]["lr"],
             log=self.steps % self.options.log_every_steps == 0,
         )
+
+    def move_schedule(self, step: int) -> None:
+        """To the rate of ``step``; past the schedule's end, where PyTorch's own may raise, the last rate stays."""
+        if step < self.total_steps:
+            self.scheduler.step()
 
     def _update(self, normalizer: int) -> float:
         """Divides, measures, clips and applies the gradient; a NaN or infinite one is dropped. Returns its norm."""
@@ -233,7 +244,8 @@ class Trainer:
         with self._shared_weights():
             evaluation = evaluate(self.step, self.text_encoder, searches, self.dev_loader, progress="dev")
         if not evaluation.references:
-            raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
+            self._save_unless_there()
+            raise UserError("no utterance of the dev set could be used; check datasets.dev")
         self.scores, self.evaluated_step = evaluation.metrics, self.steps
         return evaluation
 
@@ -282,35 +294,12 @@ class Trainer:
             with self._shared_weights():
                 write_checkpoint(directory, self.step.model, self.config, self.text_encoder, card)
 
-        self.folder.save(self.steps, write, self._state(), is_best)
+        self.folder.save(self.steps, write, training_state(self), is_best)
 
     def _shared_weights(self) -> AbstractContextManager:
         return self.ema.applied_to(self.step.model) if self.ema else nullcontext()
 
     # ---- resuming ------------------------------------------------------------------------------------------
-
-    COUNTERS = (
-        "steps",
-        "epoch",
-        "position",
-        "best",
-        "evaluations_without_gain",
-        "bad_steps",
-        "empty_steps",
-        "evaluated_step",
-        "scores",
-        "seconds",
-    )
-
-    def _state(self) -> dict[str, Any]:
-        return {
-            "counters": {name: getattr(self, name) for name in self.COUNTERS},
-            "seed": self.seed,
-            "model": dict(self.step.model.state_dict()),
-            "ema": self.ema.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
 
     def _resume_or_start(self) -> bool:
         newest = self.folder.newest()
@@ -327,29 +316,9 @@ class Trainer:
                 f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto, or choose "
                 f"another run_name"
             )
-        state = self.folder.load(newest)
-        try:
-            self.step.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
-            detail = str(error).splitlines()[-1].strip()
-            raise UserError(
-                f"{newest}: was trained with another model or optimizer ({detail}); change run_name"
-            ) from None
-        if state["seed"] != self.seed:
-            raise UserError(
-                f"{newest}: was trained with seed={state['seed']}, not {self.seed}; change run_name"
-            )
-        if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
-            self.scaler.load_state_dict(state["scaler"])
-        if self.ema:
-            self.ema.load_state_dict(state["ema"] or state["model"])
-        for name, value in state["counters"].items():
-            setattr(self, name, value)
-        with warnings.catch_warnings():  # PyTorch expects optimizer steps in between; they lie in the past
-            warnings.simplefilter("ignore", UserWarning)
-            for _ in range(self.steps):
-                self.scheduler.step()
+        restore(self, self.folder.load(newest), newest)
+        if self.folder.pointed("best") is None:  # lost: the next evaluation chooses anew
+            self.best = float("inf")
         print(f"going on from step {self.steps} of {newest}")
         return True
 

@@ -14,6 +14,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -34,7 +35,10 @@ CHUNK = 1 << 20
 Member = tuple[str, int, "IO[bytes] | None"]  # name, declared bytes, content (None for a folder)
 
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RecursionError)
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, RecursionError),
+    *(NotImplementedError, LookupError, ValueError, struct.error),  # what zipfile raises for broken headers
+)
 
 
 def archive_kind(path: Path) -> str | None:
@@ -68,7 +72,8 @@ def unpack(
     Raises:
         UserError: unknown or damaged archive; a member that points outside, is a device, or is a link to
         something
-            that the archive does not hold; more bytes than the limit or the disk allows; a password.
+            that the archive does not hold; more bytes than the limit or the disk allows; a password; a folder
+        that is a link in ``into``.
     """
     kind = archive_kind(archive)
     if kind is None:
@@ -76,13 +81,17 @@ def unpack(
             f"{archive}: neither zip nor tar(.gz, .bz2, .xz); unpack it yourself and give the folder"
         )
     limit = max(free_bytes, int(max_ratio * archive.stat().st_size))
-    into.parent.mkdir(parents=True, exist_ok=True)
     try:
+        into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as temporary:
             content = Path(temporary, "content")
             content.mkdir()
             members = _zip_members(archive) if kind == "zip" else _tar_members(archive)
             _extract(members, archive, content, limit, max_members)
+            for folder, _, _ in os.walk(content):
+                place = into / Path(folder).relative_to(content)
+                if place != into and place.is_symlink():
+                    raise UserError(f"{archive}: {place} is a link to elsewhere; choose another folder")
             shutil.copytree(content, into, copy_function=os.replace, dirs_exist_ok=True)
     except _DAMAGED as error:
         raise UserError(f"{archive}: damaged archive ({error}); download it again") from None

@@ -54,8 +54,8 @@ def fetch(
     except ValueError as error:
         raise UserError(f"{link}: not a link ({error})") from None
     host = (parsed.hostname or "").removeprefix("www.")
-    local = (
-        Path(urllib.request.url2pathname(parsed.path)) if parsed.scheme == "file" else Path(link).expanduser()
+    local = Path(
+        urllib.request.url2pathname(parsed.path) if parsed.scheme == "file" else os.path.expanduser(link)
     )
     if not link:
         raise UserError("no link given; give a path, a web address or owner/name of a hub repository")

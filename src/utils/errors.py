@@ -30,6 +30,8 @@ class TextError(UserError):
 def spoken_errors() -> Iterator[None]:
     """Turns a ``UserError`` into ``error: ...`` on stderr and exit status 2.
 
+    So it does with what the system refuses: a full disk, a folder without permission, a file in its place.
+
     >>> from src.utils.errors import UserError, spoken_errors
     >>> try:
     ...     with spoken_errors():
@@ -40,8 +42,8 @@ def spoken_errors() -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

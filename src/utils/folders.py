@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from src.utils.archives import archive_kind, unpack
@@ -11,92 +12,124 @@ from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import UserError
 
 
+def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """Every file below ``root`` with one of ``suffixes`` (any letter case), in order; hidden ones left out.
+
+    Links to folders are followed, each folder is entered once. A link that leads nowhere counts as a file.
+    """
+    found, seen, roots = [], set(), [root]
+    for start in roots:  # grows: a folder's own place comes before the links to it
+        for folder, folders, names in os.walk(start):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = [Path(folder, name) for name in folders]
+            roots += [path for path in paths if path.is_symlink()]
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if suffixes is None or file.suffix.lower() in suffixes)
+
+
 def audio_files(root: Path) -> list[Path]:
-    """Every audio file below ``root``, hidden files left out, in order."""
-    found, seen = [], set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        if (real := os.path.realpath(folder)) in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.suffix.lower() in AUDIO_SUFFIXES)
+    """Every audio file below ``root``, as ``files_below`` finds them."""
+    return files_below(root, AUDIO_SUFFIXES)
 
 
-def find_data_dir(root: Path) -> Path | None:
-    """The folder that contains ``audio/`` with recordings in it, the nearest to ``root``, or None.
+def find_data_dirs(root: Path) -> list[Path]:
+    """The folders that contain ``audio/`` with recordings in it, in order.
 
-    ``root`` may also be that ``audio/`` itself. Of several equally near the first by name is taken.
+    ``root`` may also be that ``audio/`` itself. An ``audio/`` within an ``audio/`` is a part of it.
     """
     root = root.resolve()
-    depth = len(root.parts)
-    found = {
-        Path(*file.parts[: place + depth])
-        for file in audio_files(root)
-        for place, part in enumerate(file.parent.parts[depth:])
-        if part == "audio"
-    }
-    if found:
-        return min(found, key=lambda folder: (len(folder.parts), folder))
-    return root.parent if root.name == "audio" and audio_files(root) else None
+    files = audio_files(root)
+    places = [file.parent.relative_to(root).parts for file in files]
+    found = {root.joinpath(*parts[: parts.index("audio")]) for parts in places if "audio" in parts}
+    if not found and root.name == "audio" and files:
+        return [root.parent]
+    return sorted(found)
 
 
 def lay_out(source: Path, out: Path) -> Path:
     """Links ``out/audio`` (and ``out/transcriptions`` where there are any) to ``source``'s speech.
 
     ``source`` holds ``audio/`` at any depth, or just recordings, with or without a text file of the same name
-    beside each; or it is one recording. Nothing is copied and ``source`` stays as it is.
+    beside each; or it is one recording. Where it holds ``audio/`` several times, their paths become a part of
+    the ids. Nothing is copied and ``source`` stays as it is.
 
     Raises:
         UserError: no recordings in ``source``; ``out`` already holds data of its own.
     """
+    source = source.resolve()
+    for link in (out / "audio", out / "transcriptions"):
+        if link.exists() and not link.is_symlink():
+            raise UserError(f"{link}: already there and no link; choose another output folder")
+    layout = out / ".downloads" / "layout"
     if source.is_file() and source.suffix.lower() in AUDIO_SUFFIXES:
-        source = _alone(source, out / "recording")
-    files = audio_files(source.resolve())
+        _make_links(_emptied(layout, source), {f"audio/{source.name}": source})
+        source = layout.resolve()
+    files = audio_files(source)
     if not files:
         raise UserError(
             f"{source}: no audio files in it; give a folder or archive with audio/ or with recordings"
         )
-    data_dir = find_data_dir(source)
-    if data_dir is not None:
-        audio, transcriptions = data_dir / "audio", data_dir / "transcriptions"
+    data_dirs = find_data_dirs(source)
+    outside = [file for file in files if "audio" not in file.relative_to(source).parts]
+    if outside and data_dirs not in ([], [source.parent]):
+        print(f"note: {len(outside)} recordings outside audio/ are left out, {ascii(outside[0].name)} first")
+    if len(data_dirs) > 1:
+        links = {}
+        for folder in data_dirs:
+            place = (folder.relative_to(source) / "audio").as_posix()
+            links |= {f"{name}/{place}": folder / name for name in ("audio", "transcriptions")}
+        _make_links(_emptied(layout, source), links)
+        data_dirs = [layout.resolve()]
+    if data_dirs:
+        audio, transcriptions = data_dirs[0] / "audio", data_dirs[0] / "transcriptions"
     else:
         audio = transcriptions = Path(os.path.commonpath([file.parent for file in files]))
-    has_texts = any(transcriptions.rglob("*.txt"))
-    for name, target in (("audio", audio), ("transcriptions", transcriptions if has_texts else None)):
-        link = out / name
-        if link.is_symlink():
-            link.unlink()
-        elif link.exists():
-            raise UserError(f"{link}: already there and no link; choose another output folder")
-        if target is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(target, target_is_directory=True)
+    for name in ("audio", "transcriptions"):
+        (out / name).unlink(missing_ok=True)
+    _make_links(out, {"audio": audio})
+    if files_below(transcriptions, {".txt"}):
+        _make_links(out, {"transcriptions": transcriptions})
     return out
 
 
-def _alone(file: Path, folder: Path) -> Path:
-    """A folder that holds a link to ``file`` and nothing else."""
+def _make_links(folder: Path, targets: Mapping[str, Path]) -> None:
+    """Links below ``folder`` to those of ``targets`` that exist."""
+    for name, target in targets.items():
+        if target.exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(target)
+
+
+def _emptied(folder: Path, source: Path) -> Path:
+    """``folder``, one of ours, without what an earlier run left there."""
+    if folder.resolve() in (source, *source.parents):
+        raise UserError(f"{source}: lies in {folder}, which is emptied first; give the data another place")
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / file.name).symlink_to(file.resolve())
     return folder
 
 
 def unpack_all(source: Path, into: Path, depth: int = 2) -> Path:
     """The content of ``source``: an archive, or a folder that holds archives but no recordings.
 
-    Everything is unpacked below ``into``, which is emptied first; ``depth`` bounds archives within archives.
-    A source with nothing to unpack is returned as it is.
+    Everything is unpacked below ``into``, which is emptied first, several archives each into a folder of its
+    own name; ``depth`` bounds archives within archives. A source with nothing to unpack is returned as it is.
     """
-    candidates = (
-        [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
-    )
-    archives = [file for file in candidates if archive_kind(file)]
-    if not archives or depth == 0 or (source.is_dir() and audio_files(source)):
+    archives = [file for file in ([source] if source.is_file() else files_below(source)) if _is_archive(file)]
+    if archives and source.is_dir() and audio_files(source):
+        names = ", ".join(ascii(file.name) for file in archives[:5])
+        print(f"note: {len(archives)} archives beside the recordings stay packed: {names}")
         return source
-    shutil.rmtree(into, ignore_errors=True)
+    if not archives or depth == 0:
+        return source
+    _emptied(into, source.resolve())
     for archive in archives:
-        place = archive.relative_to(source).as_posix().replace("/", "-") if source.is_dir() else archive.name
-        unpack(archive, into / place.split(".")[0] if len(archives) > 1 else into)
+        unpack(archive, into / archive.relative_to(source) if len(archives) > 1 else into)
     return unpack_all(into, into.with_name(into.name + "-inner"), depth - 1)
+
+
+def _is_archive(file: Path) -> bool:
+    return file.is_file() and archive_kind(file) is not None

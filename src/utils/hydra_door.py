@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from src.utils.build import Text, check
 from src.utils.errors import UserError, spoken_errors
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -27,10 +30,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return _completed(hydra.compose(name, overrides), name)
-    except (HydraException, OmegaConfBaseException) as error:
-        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
+            advice = "quote a value with ( ) , or = twice: 'key=\"a,b\"'"
+        else:
+            advice = "configs: " + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
-        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; configs: {known}") from None
+        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; {advice}") from None
 
 
 def _completed(config: DictConfig, name: str) -> DictConfig:
@@ -40,8 +46,33 @@ def _completed(config: DictConfig, name: str) -> DictConfig:
         example = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
     OmegaConf.resolve(config)
+    _check_shape(OmegaConf.to_container(config), _plain(name))
     OmegaConf.update(config, "config_name", name, force_add=True)
     return config
+
+
+@functools.cache
+def _plain(name: str) -> dict[str, Any]:
+    """The config ``name`` as its files have it."""
+    return OmegaConf.to_container(hydra.compose(name), resolve=False)
+
+
+def _check_shape(config: dict[str, Any], plain: dict[str, Any], above: str = "") -> None:
+    """Raises ``UserError`` where an override has put something else in the place of a group of settings.
+
+    Further down null leaves a part out (``datasets.dev=null``), and a list may stand for names and values.
+    """
+    for name, settings in plain.items():
+        given, key = config.get(name), above + name
+        if not isinstance(settings, dict) or (above and (given is None or isinstance(given, list))):
+            continue
+        if not isinstance(given, dict):
+            shown = "null" if given is None else given
+            example = f"{key}.{next(iter(settings), 'name')}=..."
+            raise UserError(
+                f"{key}={shown} takes the place of several settings; set one of them, such as {example}"
+            )
+        _check_shape(given, settings, f"{key}.")
 
 
 def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -57,6 +88,7 @@ def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callabl
                 job = HydraConfig.get()
                 config = _completed(config, job.job.config_name)
                 if job.mode == RunMode.MULTIRUN:
+                    check("run_name", config.run_name, Text)
                     config.run_name += "/" + _sweep_point(job.overrides.task)
                 main(config)
 

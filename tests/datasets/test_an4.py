@@ -73,3 +73,13 @@ def test_errors(an4, tmp_path) -> None:
     (an4 / "etc/an4_test.transcription").write_text("GO A (an0-t00-b)\nGO A\n")
     with pytest.raises(UserError, match=r"an4_test\.transcription:2"):
         An4Dataset(an4, "test")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/etc/evil", "a/../../b", "evil", "a/b\x01-c", "a/" + "x" * 201]
+)
+def test_a_name_that_cannot_be_an_id_is_refused(an4, name) -> None:
+    with (an4 / "etc/an4_test.fileids").open("a") as file:
+        file.write(name + "\n")
+    with pytest.raises(UserError, match=r"an4_test\.fileids:5: "):
+        An4Dataset(an4, "test")

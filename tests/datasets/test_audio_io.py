@@ -79,12 +79,72 @@ def test_garbage(tmp_path, name, content) -> None:
             read(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.ogg"])
-def test_truncated(tmp_path, write_tone, name) -> None:
-    path = write_tone(tmp_path / name, seconds=2.0)
+@pytest.mark.parametrize(
+    "name,options",
+    [
+        ("a.wav", {}),
+        ("big-endian.wav", {"endian": "BIG"}),
+        ("rf64.wav", {"format": "RF64", "subtype": "PCM_16"}),
+        ("a.flac", {}),
+        ("a.mp3", {}),
+        ("a.ogg", {}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("a.sph", {"format": "NIST", "subtype": "PCM_16"}),
+        ("ulaw.sph", {"format": "NIST", "subtype": "ULAW"}),
+        ("a.aiff", {}),
+        ("a.au", {}),
+        ("little-endian.au", {"endian": "LITTLE"}),
+        ("a.w64", {}),
+        ("a.caf", {}),
+    ],
+)
+def test_truncated(tmp_path, write_tone, name, options) -> None:
+    path = write_tone(tmp_path / name, seconds=2.00005, **options)  # an odd number of samples
+    assert len(load_audio(path)) == pytest.approx(32001, abs=16)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(AudioError, match=name):
         load_audio(path)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs an ffmpeg program")
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "w64", "ogg", "opus", "mp3"])
+def test_what_ffmpeg_writes_into_a_file_or_a_pipe_is_whole(tmp_path, write_tone, suffix) -> None:
+    tone = write_tone(tmp_path / "tone.wav", seconds=2.0)
+    for target in (tmp_path / f"file.{suffix}", "-"):
+        command = ["ffmpeg", "-v", "error", "-i", tone, "-f", suffix, target]
+        streamed = subprocess.run(command, check=True, capture_output=True).stdout
+    (tmp_path / f"pipe.{suffix}").write_bytes(streamed)
+    for name in ("file", "pipe"):
+        assert len(load_audio(tmp_path / f"{name}.{suffix}")) == pytest.approx(32000, abs=3000)
+
+
+def test_a_length_that_a_flac_only_claims_or_leaves_open(tmp_path, write_tone) -> None:
+    path = write_tone(tmp_path / "a.flac")
+    content = bytearray(path.read_bytes())
+    for length in (0xF, b"\xff" * 4), (0, bytes(4)):  # 2 ** 36 - 1 samples; not known
+        content[21] = content[21] & 0xF0 | length[0]
+        content[22:26] = length[1]
+        path.write_bytes(content)
+        with pytest.raises(AudioError, match=r"a\.flac"):
+            load_audio(path)
+    with pytest.raises(AudioError, match="states no length"):
+        probe_duration(path)
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_a_rate_that_no_sound_has(tmp_path, write_tone, rate) -> None:
+    path = write_tone(tmp_path / "a.wav")
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=f"a.wav: its sample rate of {rate} Hz"):
+        load_audio(path)
+
+
+def test_loud_channels_are_averaged_without_overflow(tmp_path) -> None:
+    samples = np.array([[3e38, 3e38], [0, 0], [-3e38, 0]], np.float32)
+    sf.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    assert load_audio(tmp_path / "a.wav").tolist() == [1.0, 0.0, -0.5]
 
 
 def test_a_streamed_wav_that_states_no_length_is_whole(tmp_path, write_tone) -> None:

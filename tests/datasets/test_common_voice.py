@@ -49,3 +49,29 @@ def test_errors(corpus) -> None:
     (home / "dev.tsv").write_text(HEADER + "ann\tcommon_voice_en_0.mp3\n")
     with pytest.raises(UserError, match=r"dev\.tsv:2: too few"):
         CommonVoiceDataset(corpus, "dev")
+
+
+@pytest.mark.parametrize(
+    "stated,problem", [("abc", "duration 'abc'"), ("-1", "duration"), ("1" * 200_000, "field")]
+)
+def test_a_bad_line_is_named(corpus, stated, problem) -> None:
+    home = corpus / "cv-corpus-21.0/en"
+    (home / "clip_durations.tsv").write_text(f"clip\tduration[ms]\na.mp3\t7500\nb.mp3\t{stated}\n")
+    with pytest.raises(UserError, match=rf"clip_durations\.tsv:3: .*{problem}"):
+        CommonVoiceDataset(home)
+
+
+@pytest.mark.parametrize("path", ["a\0b.mp3", "x" * 201, ""])
+def test_a_path_that_cannot_be_an_id_is_named(corpus, path) -> None:
+    with (corpus / "cv-corpus-21.0/en/train.tsv").open("a") as file:
+        file.write(f"ann\t{path}\tx\thello\t2\n")
+    with pytest.raises(UserError, match=r"train\.tsv:5: "):
+        CommonVoiceDataset(corpus)
+
+
+def test_a_clip_that_is_listed_twice_is_used_once(corpus) -> None:
+    with (corpus / "cv-corpus-21.0/en/train.tsv").open("a") as file:
+        file.write("ann\tcommon_voice_en_0.mp3\tx\thello\t2\n")
+    dataset = CommonVoiceDataset(corpus)
+    assert dataset.ids == ["common_voice_en_0", "common_voice_en_1"]
+    assert "listed again" in dataset.skipped[0].reason

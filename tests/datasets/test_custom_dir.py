@@ -68,6 +68,19 @@ def test_broken_recordings_cost_nothing_else(tmp_path, write_tone) -> None:
     assert all(item.id in item.reason for item in dataset.skipped)
 
 
+def test_linked_folders_are_read_and_broken_links_are_named(tmp_path, write_tone) -> None:
+    write_tone(tmp_path / "elsewhere/a.wav")
+    write_tone(tmp_path / "data/audio/b.wav")
+    write_text(tmp_path / "data/transcriptions/spk/a.txt", "hello")
+    (tmp_path / "data/audio/spk").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "data")
+    (tmp_path / "data/audio/broken.wav").symlink_to("/nonexistent")
+    dataset = CustomDirDataset(tmp_path / "data")
+    assert dataset.ids == ["b", "spk/a"] and dataset.texts == [None, "hello"]
+    (skipped,) = dataset.skipped
+    assert skipped.id == "broken" and "broken.wav: a link that leads nowhere" in skipped.reason
+
+
 def test_a_folder_that_holds_nothing_is_one_clear_error(tmp_path) -> None:
     for folder, problem in (
         (None, "not set"),
@@ -132,6 +145,47 @@ def test_a_cached_index_probes_nothing(tmp_path) -> None:
     for _ in range(2):
         assert build_index(entries, probe=probe).durations.tolist() == [1.5, 2.0]
     assert probed == ["a"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"ARROW1 and nonsense", None])
+def test_a_damaged_index_is_made_anew(damage) -> None:
+    entries = [Entry("a", "a.wav", duration_s=1.5), Entry("b", "b.wav", duration_s=2.0)]
+    file = build_index(entries).file
+    file.write_bytes(file.read_bytes()[:-20] if damage is None else damage)
+    assert build_index(entries).durations.tolist() == [1.5, 2.0]
+
+
+def test_what_failed_is_probed_again_and_nothing_else() -> None:
+    def probe(entry: Entry) -> float:
+        probed.append(entry.id)
+        if entry.id in broken:
+            raise AudioError(f"{entry.path}: no ffmpeg")
+        return 1.5
+
+    probed, broken = [], {"b", "c"}
+    entries = [Entry(name, f"{name}.wav") for name in "abc"]
+    assert [item.id for item in build_index(entries, probe=probe).skipped] == ["b", "c"]
+    broken.remove("b")
+    for _ in range(2):
+        index = build_index(entries, probe=probe)
+        assert index.column("id") == ["a", "b"] and [item.id for item in index.skipped] == ["c"]
+    broken.clear()
+    assert len(build_index(entries, probe=probe)) == 3 and probed.count("a") == 1
+
+
+def test_a_recording_that_is_listed_twice_is_used_once_and_counted() -> None:
+    entries = [Entry("a", "a.wav", duration_s=1.0), Entry("b", "b.wav", duration_s=2.0)] * 2
+    for _ in range(2):
+        index = build_index(entries)
+        assert index.column("id") == ["a", "b"]
+        assert [item.reason for item in index.skipped] == [
+            f"{name}.wav: listed again; used once" for name in "ab"
+        ]
+
+
+def test_the_name_of_an_index_fits_into_a_file_name(own_cache) -> None:
+    for name in ("ж" * 110, "../../x", "a\udcff"):
+        assert build_index([], name=name).file.parent == own_cache / "indexes"
 
 
 def test_the_index_is_memory_mapped_and_pickles_as_its_name(tmp_path) -> None:

@@ -58,3 +58,17 @@ def test_a_part_that_is_not_there(tmp_path, write_part) -> None:
     for part in ("dev-clean", "test-clean"):
         with pytest.raises(UserError, match=f"no {part}/.*download_librispeech.py {part}"):
             LibriSpeechDataset(tmp_path, part)
+
+
+def test_a_part_that_is_named_twice_is_read_once(tmp_path, write_part) -> None:
+    write_part(tmp_path / "dev-clean", 1)
+    assert LibriSpeechDataset(tmp_path, ["dev-clean", "dev-clean"]).ids == ["10-77-0000", "10-77-0001"]
+
+
+def test_a_bad_byte_costs_its_chapter_only(tmp_path, write_part) -> None:
+    write_part(tmp_path / "dev-clean", 2)
+    (tmp_path / "dev-clean/10/77/10-77.trans.txt").write_bytes(b"10-77-0000 \xff\n")
+    dataset = LibriSpeechDataset(tmp_path, "dev-clean")
+    assert dataset.ids == ["20-77-0000", "20-77-0001"]
+    assert [item.id for item in dataset.skipped] == ["10-77-0000", "10-77-0001"]
+    assert all("10-77.trans.txt: not UTF-8" in item.reason for item in dataset.skipped)

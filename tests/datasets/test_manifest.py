@@ -58,8 +58,9 @@ def test_tsv_with_more_columns(tmp_path, write_tone) -> None:
 
 def test_a_recording_that_is_missing_is_skipped(tmp_path, write_tone) -> None:
     write_tone(tmp_path / "a.wav")
-    dataset = ManifestDataset(write_lines(tmp_path / "m.jsonl", {"audio": "a.wav"}, {"audio": "none.wav"}))
-    assert dataset.ids == ["a"] and dataset.skipped[0].id == "none"
+    missing = ({"audio": "none.wav"}, {"audio": "a\0.wav", "id": "nul"})
+    dataset = ManifestDataset(write_lines(tmp_path / "m.jsonl", {"audio": "a.wav"}, *missing))
+    assert dataset.ids == ["a"] and [item.id for item in dataset.skipped] == ["none", "nul"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,9 @@ def test_a_recording_that_is_missing_is_skipped(tmp_path, write_tone) -> None:
         ({"audio": "b.wav", "offset": 2.5}, "offset 2.5"),
         ({"audio": "b.wav", "id": "../../b"}, "cannot name a file"),
         ({"audio": "b.wav", "id": "/etc/b"}, "cannot name a file"),
+        ({"audio": "b.wav", "id": "a\0b"}, "cannot name a file"),
+        ({"audio": "b\n.wav"}, "cannot name a file"),
+        ({"audio": "x" * 201 + ".wav"}, "cannot name a file"),
         ({"audio": "../a.wav"}, "id 'a' stands in line 1 already"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datasets import BucketBatchSampler
+from src.datasets import BucketBatchSampler, build_loader
 from src.utils.errors import UserError
 
 durations = st.lists(st.floats(0.1, 30, allow_nan=False), max_size=60)
@@ -69,3 +69,32 @@ def test_batches_hold_clips_of_similar_length() -> None:
 def test_no_limit_is_an_error() -> None:
     with pytest.raises(UserError, match="batch_size"):
         BucketBatchSampler([1.0])
+
+
+def test_a_batch_is_filled_up_to_the_limit_and_no_longer_clip_before_it_counts() -> None:
+    clips = [5.0, 5.0, 2.0, 2.0, 2.0, 2.0, 2.0]  # 2 x 5 s and 5 x 2 s are 10 s exactly
+    batches = BucketBatchSampler(clips, max_batch_duration_s=10).batches(0)
+    assert batches == [[0, 1], [2, 3, 4, 5, 6]]
+
+
+def test_clips_meet_others_in_every_epoch() -> None:
+    sampler = BucketBatchSampler(np.full(3000, 2.0), batch_size=4, shuffle=True)
+    companies = [{frozenset(batch) for batch in sampler.batches(epoch)} for epoch in (0, 1)]
+    assert len(companies[0] & companies[1]) < 5
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 1.5, "abc", True])
+def test_impossible_limits_are_named(limit) -> None:
+    with pytest.raises(UserError, match=f"batching.batch_size={limit} must be a whole number of at least 1"):
+        BucketBatchSampler([1.0], batch_size=limit)
+    if limit not in (1.5, True):
+        with pytest.raises(
+            UserError, match=f"batching.max_batch_duration_s={limit} must be a number above 0"
+        ):
+            BucketBatchSampler([1.0], max_batch_duration_s=limit)
+
+
+@pytest.mark.parametrize("workers", [-1, "abc", None])
+def test_impossible_numbers_of_workers_are_named(workers) -> None:
+    with pytest.raises(UserError, match="num_workers=.* must be a whole number of at least 0"):
+        build_loader([1], BucketBatchSampler([1.0], batch_size=1), workers)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch, CTCGreedySearch, LengthBonus
+from src.recognizer import Recognizer
+from src.text_encoder import CharTextEncoder
+from src.utils.errors import UserError
 
 
 def random_log_probs(seed: int, *shape: int, sharpness: float = 1.0) -> torch.Tensor:
@@ -170,6 +174,70 @@ def test_impossible_tokens_never_surface():
         assert 2 not in h.tokens and math.isfinite(h.score)
 
 
-def test_beam_size_must_be_positive():
-    with pytest.raises(ValueError, match="beam_size=0"):
-        CTCBeamSearch(beam_size=0)
+@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(beam_size=8)])
+def test_a_tokens_confidence_is_that_of_its_own_frame(search):
+    path = [0, 1, 1, 0, 2, 3, 0, 3]
+    probs = torch.full((1, 8, 4), 0.02)
+    for t, token in enumerate(path):
+        probs[0, t, token] = 0.9 - 0.01 * t
+    log_probs = (probs / probs.sum(-1, keepdim=True)).log()
+    best = search(log_probs, torch.tensor([8]))[0][0]
+    assert best.tokens == [1, 2, 3, 3]
+    assert best.token_times == [1, 4, 5, 7]
+    expected = [float(log_probs[0, t, token]) for t, token in zip([1, 4, 5, 7], [1, 2, 3, 3], strict=True)]
+    assert best.token_log_probs == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_words_confidence_is_the_geometric_mean_over_its_own_frames():
+    log_probs = torch.full((1, 6, 29), 1e-6)
+    for t, (token, p) in enumerate([(3, 0.9), (4, 0.5), (1, 0.99), (0, 0.6), (5, 0.8), (0, 0.7)]):
+        log_probs[0, t, token] = p
+    log_probs = log_probs.log()  # "ab c", a blank before the c
+    model = SimpleNamespace(frame_s=0.04, search_inputs=lambda outputs: (log_probs, torch.tensor([6])))
+    for search in (CTCGreedySearch(), CTCBeamSearch(beam_size=4)):
+        (transcript,) = Recognizer(model, CharTextEncoder(), search).decode({}, ["clip"])
+        assert transcript.text == "ab c"
+        (ab, *ab_where), (c, *c_where) = transcript.words
+        assert (ab, c) == ("ab", "c")
+        assert ab_where == pytest.approx([0.0, 0.08, math.sqrt(0.9 * 0.5)], abs=1e-5)
+        assert c_where == pytest.approx([0.16, 0.2, 0.8], abs=1e-5)
+
+
+def test_the_beam_keeps_the_digits_of_float64():
+    log_probs = random_log_probs(5, 1, 5, 3).double().log_softmax(-1)
+    truth = text_probabilities(log_probs[0].tolist())
+    for h in CTCBeamSearch(beam_size=300)(log_probs, torch.tensor([5]))[0]:
+        assert h.score == pytest.approx(truth[tuple(h.tokens)], abs=1e-12)
+
+
+def test_a_token_exactly_at_the_limit_may_extend():
+    log_probs = torch.tensor([[[-1.0, -1.5, -1.5001]]])
+    hypotheses = CTCBeamSearch(token_min_log_prob=-1.5)(log_probs, torch.tensor([1]))[0]
+    assert [h.tokens for h in hypotheses] == [[], [1]]
+
+
+@pytest.mark.parametrize(
+    "name,values",
+    [
+        ("beam_size", [0, 2.5, "abc", None, True]),
+        ("blank", [-1, 1.5, "abc", None]),
+        ("token_top_k", [0, 1.5, "abc"]),
+        ("token_min_log_prob", ["abc", float("nan"), [1]]),
+        ("scorers", [[1], "ab", None, [[LengthBonus(3)]], [[LengthBonus(3), "much"]], [[3, 0.5]], {"a": 1}]),
+    ],
+)
+def test_settings_out_of_range_are_named(name, values):
+    searches = [CTCBeamSearch, CTCGreedySearch] if name == "blank" else [CTCBeamSearch]
+    for value in values:
+        for search in searches:
+            with pytest.raises(UserError, match=f"{name}=.* must be "):
+                search(**{name: value})
+
+
+def test_what_does_not_fit_the_models_vocabulary_is_named():
+    log_probs = random_log_probs(0, 1, 2, 4)
+    for search in (CTCGreedySearch(blank=4), CTCBeamSearch(blank=4)):
+        with pytest.raises(UserError, match="blank=4 must be below 4"):
+            search(log_probs, torch.tensor([2]))
+    with pytest.raises(UserError, match="LengthBonus's vocabulary=5 must be the model's, 4"):
+        CTCBeamSearch(scorers=[(LengthBonus(5), 1.0)])(log_probs, torch.tensor([2]))

@@ -63,3 +63,30 @@ def test_frames_needed_is_the_least_length_with_a_finite_loss():
                 log_probs, tokens[:, :length], torch.tensor([frames]), torch.tensor([length]), reduction="sum"
             )
             assert math.isfinite(loss) == (frames >= needed)
+
+
+def test_blank_may_be_any_token():
+    log_probs = torch.randn(1, 5, 4).log_softmax(-1)
+    result = CTCObjective(blank=3)(**inputs(log_probs, [5], [[0, 2, 2]], [3]))
+    truth = text_probabilities(log_probs[0].tolist(), blank=3)[0, 2, 2]
+    assert float(result["loss_sum"]) == pytest.approx(-truth, abs=1e-4)
+
+
+def test_half_precision_is_summed_in_float32():
+    log_probs = torch.randn(1, 6, 4).log_softmax(-1).bfloat16()
+    result = CTCObjective()(**inputs(log_probs, [6], [[1, 2]], [2]))
+    assert result["loss_sum"].dtype == torch.float32
+    truth = text_probabilities(log_probs[0].tolist())[1, 2]
+    assert float(result["loss_sum"]) == pytest.approx(-truth, abs=1e-4)
+
+
+def test_a_transcript_that_just_fits_counts():
+    log_probs = torch.randn(2, 4, 4).log_softmax(-1)
+    result = CTCObjective()(**inputs(log_probs, [4, 2], [[1, 1, 2], [1, 2, 0]], [3, 2]))
+    assert result["too_short"] == []
+    assert int(result["normalizer"]) == 5
+    truth = (
+        text_probabilities(log_probs[0].tolist())[1, 1, 2]
+        + text_probabilities(log_probs[1, :2].tolist())[1, 2]
+    )
+    assert float(result["loss_sum"]) == pytest.approx(-truth, abs=1e-4)

@@ -139,3 +139,26 @@ def test_a_report_that_cannot_be_written(tmp_path: Path, monkeypatch, capsys) ->
     assert "cannot be written" in capsys.readouterr().err
     with pytest.raises(UserError, match="no such folder"):
         score_folders(tmp_path / "nowhere", both)
+
+
+def test_a_name_that_is_not_unicode_is_shown_and_counted(tmp_path: Path) -> None:
+    both = folder(tmp_path / "r", {"a.txt": "one"})
+    try:
+        (both / "\udcff.txt").write_text("two")
+    except OSError:
+        pytest.skip("this file system holds Unicode names only")
+    predictions = folder(tmp_path / "p", {"a.txt": "one"})
+    command = [sys.executable, calc_metrics.__file__, "--references", both, "--predictions", predictions]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "x.json"], capture_output=True, text=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 without a prediction (counted as deletions): \\udcff\n" in done.stdout
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8"))["missing"] == ["\udcff"]
+
+
+def test_linked_folders_of_transcripts_are_scored(tmp_path: Path) -> None:
+    elsewhere, predictions = (folder(tmp_path / name, {"a.txt": "one"}) for name in ("e", "p/spk"))
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/spk").symlink_to(elsewhere)
+    assert len(score_folders(tmp_path / "r", predictions.parent).utterances) == 1

@@ -73,3 +73,18 @@ def test_the_command_with_a_hub_mirror(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert content(tmp_path / "demo") == FILES
     assert "made demo: 3 files" in done.stdout and "checkpoint=demo" in done.stdout
+
+
+def test_the_source_as_the_target_and_a_target_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/config.yaml").write_bytes(b"x")
+    (tmp_path / "file").write_bytes(b"x")
+    for out, problem in (
+        ("m", "lies in"),
+        ("file", "is a file"),
+        ("file/x", "cannot be"),
+        ("/proc/x", "cannot be"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            download(str(tmp_path / "m"), tmp_path / out)
+    assert content(tmp_path) == {"m/config.yaml": b"x", "file": b"x"}

@@ -71,3 +71,21 @@ def test_the_command_from_any_folder(tmp_path: Path) -> None:
         and wrong.stderr.startswith("error: ./none.zip: no such file")
         and not wrong.stdout
     )
+
+
+@pytest.mark.parametrize("arguments", [("~nosuchuser/x", "o"), ("a.wav", "a.wav"), ("a.wav", "/proc/x")])
+def test_paths_that_cannot_be_are_one_line(tmp_path: Path, arguments: tuple[str, str]) -> None:
+    (tmp_path / "a.wav").write_bytes(b"x")
+    done = run(arguments[0], "--out", arguments[1], cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert (tmp_path / "a.wav").read_bytes() == b"x"
+
+
+def test_the_recordings_of_a_folder_that_becomes_the_output_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "m" / "recording"
+    folder.mkdir(parents=True)
+    for name in "abc":
+        (folder / f"{name}.flac").write_bytes(b"x")
+    out = prepare(str(folder / "a.flac"), tmp_path / "m")
+    assert [p.name for p in (out / "audio").iterdir()] == ["a.flac"]
+    assert all((folder / f"{name}.flac").read_bytes() == b"x" for name in "abc")

@@ -39,3 +39,10 @@ def test_unknown_and_empty_transforms_are_spoken(tmp_path):
     for name in ("loud", "none"):
         result = run(tmp_path, "--transforms", name)
         assert result.returncode == 2 and "light" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_file_as_the_target_is_spoken(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    result = run(tmp_path, "--out", "file")
+    assert result.returncode == 2 and result.stderr.startswith("error: --out file: cannot be made")
+    assert (tmp_path / "file").read_text() == "kept"

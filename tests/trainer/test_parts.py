@@ -50,6 +50,31 @@ def test_ema_is_the_average_by_hand_and_gives_the_weights_back():
     assert model.weight.item() == 3.0
 
 
+def test_ema_begins_with_short_averages_and_keeps_the_share_of_the_past():
+    model = torch.nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    ema = EMA(model, decay=0.9)
+    model.weight.data.fill_(3.0)
+    ema.update(model, step=0)
+    assert ema.average["weight"].item() == pytest.approx(0.1 * 1 + 0.9 * 3)  # (1 + 0) / (10 + 0)
+    ema.average["weight"].fill_(1.0)
+    ema.update(model, step=1000)
+    assert ema.average["weight"].item() == pytest.approx(0.9 * 1 + 0.1 * 3)
+
+
+def test_ema_copies_whole_numbers_and_shares_no_memory():
+    model = torch.nn.BatchNorm1d(2)
+    ema = EMA(model, decay=0.5)
+    model(torch.randn(4, 2))
+    ema.update(model, step=0)
+    assert ema.average["num_batches_tracked"].item() == 1
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    ema.load_state_dict(state)
+    state["weight"].fill_(7.0)
+    model.weight.data.fill_(9.0)
+    assert ema.average["weight"].tolist() == [1.0, 1.0]
+
+
 def test_state_round_trip_keeps_types_and_bits(tmp_path):
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, betas=(0.8, 0.9))
@@ -102,6 +127,43 @@ def test_a_damaged_training_state_is_one_line(tmp_path):
         folder.load(path)
 
 
+def test_names_that_only_look_like_steps_are_left_alone(tmp_path):
+    folder = RunFolder(tmp_path)
+    for name in ("step-4-backup", "step-6 copy", "step-x", "step-"):
+        (folder.checkpoints / name).mkdir(parents=True)
+    assert folder.newest() is None
+    for step in (9, 10):
+        folder.save(step, write_nothing, {}, is_best=False)
+    (folder.checkpoints / "last").unlink()
+    assert folder.newest().name == "step-10"
+    assert {"step-4-backup", "step-6 copy", "step-x"} < {path.name for path in folder.checkpoints.iterdir()}
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"..", b"step-4 copy", b"step-99", b"a\0b"])
+def test_a_broken_pointer_means_the_newest_step(tmp_path, content):
+    folder = RunFolder(tmp_path)
+    folder.save(1, write_nothing, {}, is_best=True)
+    folder.save(2, write_nothing, {}, is_best=False)
+    (folder.checkpoints / "step-4 copy").mkdir()
+    for pointer in ("last", "best"):
+        (folder.checkpoints / pointer).write_bytes(content)
+    assert folder.newest().name == "step-2" and folder.pointed("best") is None
+
+
+def test_a_full_disk_is_one_line_that_names_the_last_good_checkpoint(tmp_path):
+    def full(directory):
+        (directory / "config.yaml").write_text("")
+        raise OSError(28, "No space left on device")
+
+    folder = RunFolder(tmp_path)
+    with pytest.raises(UserError, match="step-1: .*No space left.*there is no checkpoint yet"):
+        folder.save(1, full, {}, is_best=True)
+    folder.save(2, write_nothing, {}, is_best=True)
+    with pytest.raises(UserError, match="step-3: .*No space left.*last good checkpoint is .*step-2"):
+        folder.save(3, full, {}, is_best=True)
+    assert sorted(path.name for path in folder.checkpoints.iterdir()) == ["best", "last", "step-2"]
+
+
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     target = tmp_path / "checkpoint"
     with atomic_directory(target) as unfinished:
@@ -118,12 +180,34 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     [
         ({}, "neither max_epochs nor max_steps"),
         ({"max_steps": 1, "resume_from": "there"}, "resume_from=there"),
-        ({"max_steps": 1, "accumulate": 0}, "accumulate=0"),
+        ({"accumulate": 0}, "trainer.accumulate=0 must be a whole number of at least 1$"),
+        ({"accumulate": 1.5}, "accumulate=1.5 must be a whole number"),
+        ({"accumulate": True}, "accumulate=True must be"),
+        ({"max_steps": "abc"}, "max_steps=abc must be a whole number of at least 1, or null"),
+        ({"max_steps": 1.5}, "max_steps=1.5"),
+        ({"clip_norm": "abc"}, "clip_norm=abc must be a number above 0, or null"),
+        ({"clip_norm": -1}, "clip_norm=-1"),
+        ({"clip_norm": float("nan")}, "clip_norm=nan"),
+        ({"ema_decay": "abc"}, "ema_decay=abc"),
+        ({"ema_decay": 2}, "ema_decay=2 must be a number from 0 to 1"),
+        ({"log_every_steps": None}, "log_every_steps=null"),
+        ({"max_bad_steps": None}, "max_bad_steps=null"),
+        ({"num_samples": -1}, "num_samples=-1 must be a whole number of at least 0"),
+        ({"init_from": 123}, "init_from=123 must be a text"),
+        ({"monitor": None}, "monitor=null"),
     ],
 )
 def test_impossible_options_are_named(options, message):
     with pytest.raises(UserError, match=message):
         TrainerOptions(**options)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda o: warmup_cosine(o, 9, warmup=2), lambda o: noam(o, 9, warmup_steps=0)]
+)
+def test_impossible_schedules_are_named(call):
+    with pytest.raises(UserError, match="lr_scheduler.warmup"):
+        rates(call, 1)
 
 
 def test_devices_and_precisions():
@@ -132,6 +216,9 @@ def test_devices_and_precisions():
     assert choose_precision("bf16", cpu) == torch.bfloat16
     for call in (
         lambda: choose_device("tpu9"),
+        lambda: choose_device("mps"),
+        lambda: choose_device("meta"),
+        lambda: choose_device(None),
         lambda: choose_precision("fp8", cpu),
         lambda: choose_precision("fp16", cpu),
     ):

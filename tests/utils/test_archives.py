@@ -169,6 +169,24 @@ def test_truncated_archives_are_damaged(tmp_path: Path, mode: str) -> None:
     refused(path, tmp_path, "damaged")
 
 
+@pytest.mark.parametrize(("offset", "value"), [(6, b"\xff\x00"), (28, b"\x00\x00")])
+def test_a_zip_with_a_broken_header_is_damaged(tmp_path: Path, offset: int, value: bytes) -> None:
+    raw = bytearray(make_zip(tmp_path / "a.zip", {"a": b"a"}).read_bytes())
+    place = raw.index(b"PK\x01\x02") + offset  # the version that it needs, the length of a name
+    raw[place : place + 2] = value
+    (tmp_path / "a.zip").write_bytes(raw)
+    refused(tmp_path / "a.zip", tmp_path, "damaged")
+
+
+def test_a_link_in_the_target_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/data").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="is a link to elsewhere"):
+        unpack(make_zip(tmp_path / "a.zip", CONTENT), tmp_path / "out")
+    assert files(tmp_path / "outside") == {}
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x1f\x8b broken gzip", b"Rar!\x1a\x07\x00"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.zip").write_bytes(content)

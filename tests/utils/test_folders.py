@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from src.utils.errors import UserError
-from src.utils.folders import audio_files, find_data_dir, lay_out, unpack_all
+from src.utils.folders import audio_files, find_data_dirs, lay_out, unpack_all
 
 
 def make(root: Path, *names: str) -> Path:
@@ -23,16 +23,16 @@ def tree(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("prefix", ["", "deep/in/it/"])
-def test_the_nearest_folder_with_audio(tmp_path: Path, prefix: str) -> None:
+def test_the_folders_with_audio(tmp_path: Path, prefix: str) -> None:
     make(tmp_path, f"{prefix}audio/s1/a.wav", f"{prefix}audio/audio/b.FLAC", f"{prefix}more/audio/c.mp3")
-    assert find_data_dir(tmp_path) == tmp_path / prefix
+    assert find_data_dirs(tmp_path) == [tmp_path / prefix, tmp_path / prefix / "more"]
 
 
 def test_audio_itself_empty_audio_and_no_audio(tmp_path: Path) -> None:
     make(tmp_path, "x/audio/a.wav", "empty/audio/readme.txt", "plain/a.wav", "plain/.hidden.wav")
-    assert find_data_dir(tmp_path / "x/audio") == tmp_path / "x"
-    assert find_data_dir(tmp_path / "empty") is None
-    assert find_data_dir(tmp_path / "plain") is None
+    assert find_data_dirs(tmp_path / "x/audio") == [tmp_path / "x"]
+    assert find_data_dirs(tmp_path / "empty") == []
+    assert find_data_dirs(tmp_path / "plain") == []
     assert audio_files(tmp_path / "plain") == [tmp_path / "plain/a.wav"]
 
 
@@ -70,6 +70,46 @@ def test_links_that_lead_in_circles(tmp_path: Path) -> None:
     assert audio_files(tmp_path) == [tmp_path / "audio/a.wav"]
 
 
+def test_linked_folders_are_followed_and_broken_links_are_listed(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/1.wav", "elsewhere/.hidden/2.wav", "audio/z/3.wav")
+    (tmp_path / "audio/a").symlink_to(tmp_path / "audio/z")  # reached by its own name already
+    (tmp_path / "audio/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "audio/broken.wav").symlink_to("/nonexistent")
+    names = [file.relative_to(tmp_path / "audio").as_posix() for file in audio_files(tmp_path / "audio")]
+    assert names == ["b/1.wav", "broken.wav", "z/3.wav"]
+
+
+@pytest.mark.parametrize("name", ["recording", "audio", "unpacked"])
+def test_recordings_that_lie_where_the_output_goes_stay(tmp_path: Path, name: str) -> None:
+    out = make(tmp_path / "m", *(f"{name}/{clip}.flac" for clip in "abc"))
+    if name == "audio":
+        with pytest.raises(UserError, match="already there"):
+            lay_out(out / "audio/a.flac", out)
+    else:
+        lay_out(out / name / "a.flac", out)
+        assert [file.name for file in audio_files(out / "audio")] == ["a.flac"]
+    assert all((out / name / f"{clip}.flac").read_bytes() == b"x" for clip in "abc")
+
+
+def test_a_source_in_the_folder_that_would_be_emptied_is_refused(tmp_path: Path) -> None:
+    kept = make(tmp_path / "out/.downloads/layout", "a.wav")
+    with pytest.raises(UserError, match="is emptied first"):
+        lay_out(kept / "a.wav", tmp_path / "out")
+    assert tree(kept) == ["a.wav"]
+
+
+def test_several_audio_folders_are_all_laid_out(tmp_path: Path, capsys) -> None:
+    names = ("audio/a.wav", "s/audio/a.wav", "s/transcriptions/a.txt", "s/t/audio/a.wav", "demo.wav")
+    data = make(tmp_path / "data", *names)
+    for _ in range(2):
+        out = lay_out(data, tmp_path / "out")
+        ids = [file.relative_to(out / "audio").as_posix() for file in audio_files(out / "audio")]
+        assert ids == ["audio/a.wav", "s/audio/a.wav", "s/t/audio/a.wav"]
+        assert (out / "transcriptions/s/audio/a.txt").exists()
+    assert "1 recordings outside audio/ are left out, 'demo.wav'" in capsys.readouterr().out
+    assert tree(data) == sorted(names)
+
+
 def test_refusals(tmp_path: Path) -> None:
     make(tmp_path, "text/a.txt", "data/audio/a.wav", "mine/audio/b.wav")
     with pytest.raises(UserError, match="no audio files"):
@@ -86,9 +126,28 @@ def test_archives_in_a_folder_and_in_an_archive_are_unpacked(tmp_path: Path) -> 
     for name in ("one", "two"):
         with zipfile.ZipFile(shared / f"{name}.zip", "w") as file:
             file.writestr("audio/a.wav", name)
-    assert tree(unpack_all(shared, tmp_path / "out")) == ["one/audio/a.wav", "two/audio/a.wav"]
+    assert tree(unpack_all(shared, tmp_path / "out")) == ["one.zip/audio/a.wav", "two.zip/audio/a.wav"]
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as file:
         file.write(shared / "one.zip", "one.zip")
     assert tree(unpack_all(tmp_path / "outer.zip", tmp_path / "out")) == ["audio/a.wav"]
-    with_audio = make(tmp_path / "kept", "a.wav")
-    assert unpack_all(with_audio, tmp_path / "unused") == with_audio
+
+
+def test_archives_beside_recordings_are_named(tmp_path: Path, capsys) -> None:
+    kept = make(tmp_path / "kept", "a.wav")
+    with zipfile.ZipFile(kept / "more.zip", "w") as file:
+        file.writestr("b.wav", "b")
+    assert unpack_all(kept, tmp_path / "unused") == kept
+    assert "1 archives beside the recordings stay packed: 'more.zip'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", [("spk1.zip", "spk2.zip"), ("speech.part1.zip", "speech.part2.zip")])
+def test_no_archive_of_several_is_lost(tmp_path: Path, names: tuple[str, str]) -> None:
+    (tmp_path / "shared").mkdir()
+    for name in names:
+        with zipfile.ZipFile(tmp_path / "shared" / name, "w") as file:
+            file.writestr("audio/a.wav", name)
+            file.writestr("transcriptions/a.txt", name)
+    out = lay_out(unpack_all(tmp_path / "shared", tmp_path / "unpacked"), tmp_path / "out")
+    for name in names:
+        assert (out / f"audio/{name}/audio/a.wav").read_text() == name
+        assert (out / f"transcriptions/{name}/audio/a.txt").read_text() == name

@@ -78,8 +78,10 @@ class ConformerBlock(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] -> [B, T, D]."""
+        # A clip without a single frame would leave the softmax nothing to attend to.
+        attended = valid | (torch.arange(x.size(1), device=x.device) == 0)
         x = x + 0.5 * self.feed_forward_in(x)
-        x = x + self.dropout(self.attention(self.attention_norm(x), valid))
+        x = x + self.dropout(self.attention(self.attention_norm(x), attended))
         x = x + self.convolution(x, valid)
         x = x + 0.5 * self.feed_forward_out(x)
         return self.norm(x)
@@ -137,9 +139,7 @@ class ConformerEncoder(nn.Module):
         """features [B, T, F], feature_lengths [B] -> encoded [B, T', D] (padding is zero), encoded_lengths [B]."""
         x, lengths = self.subsampling(features, feature_lengths)
         valid = valid_positions(lengths, x.size(1))
-        # A clip without a single frame would leave the softmax nothing to attend to.
-        attended = valid | (torch.arange(x.size(1), device=x.device) == 0)
         x = self.dropout(x)
         for block in self.blocks:
-            x = block(x, attended)
+            x = block(x, valid)
         return x * valid.unsqueeze(-1), lengths

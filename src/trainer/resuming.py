@@ -1,0 +1,98 @@
+"""What a run keeps to go on later as if it had never stopped, and how it takes that up again."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from src.trainer.trainer import Trainer
+
+COUNTERS = (
+    "steps",
+    "epoch",
+    "position",
+    "best",
+    "evaluations_without_gain",
+    "bad_steps",
+    "empty_steps",
+    "evaluated_step",
+    "scores",
+    "seconds",
+)
+
+
+def training_state(trainer: Trainer) -> dict[str, Any]:
+    """All that ``restore`` needs."""
+    return {
+        "counters": {name: getattr(trainer, name) for name in COUNTERS},
+        "record": _record(trainer),
+        "model": dict(trainer.step.model.state_dict()),
+        "ema": trainer.ema.state_dict() if trainer.ema else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "scaler": trainer.scaler.state_dict(),
+    }
+
+
+def restore(trainer: Trainer, state: Any, source: Path) -> None:
+    """Puts ``trainer`` where the run was that saved ``state``; ``source`` names it in errors.
+
+    Raises ``UserError`` when the run had other settings than ``trainer``, or the state is damaged.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("record"), dict):
+        raise UserError(
+            f"{source}: its training state does not say how it was trained; change run_name and start from its "
+            f"weights with trainer.init_from={source}"
+        )
+    _compare(state["record"], _record(trainer), source)
+    try:
+        trainer.step.model.load_state_dict(state["model"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
+            trainer.scaler.load_state_dict(state["scaler"])
+        if trainer.ema:
+            trainer.ema.load_state_dict(state["ema"] or state["model"])
+        for name in COUNTERS:
+            setattr(trainer, name, state["counters"][name])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise UserError(
+            f"{source}: was trained with another model, or is damaged ({detail}); change run_name"
+        ) from None
+    with warnings.catch_warnings():  # PyTorch expects optimizer steps in between; they lie in the past
+        warnings.simplefilter("ignore", UserWarning)
+        for step in range(1, trainer.steps + 1):
+            trainer.move_schedule(step)
+
+
+def _record(trainer: Trainer) -> dict[str, Any]:
+    """The settings that a run may not change half way: with others the saved numbers mean something else."""
+    training = trainer.config["training"]
+    return {
+        "seed": trainer.seed,
+        "optimizer": type(trainer.optimizer).__name__,
+        "trainer.accumulate": trainer.options.accumulate,
+        **{
+            f"{part}.{name}": value
+            for part in ("lr_scheduler", "batching")
+            for name, value in training[part].items()
+        },
+        "text_encoder": trainer.text_encoder.tokens,
+    }
+
+
+def _compare(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
+    for name in {**theirs, **ours}:
+        was, now = theirs.get(name), ours.get(name)
+        if was == now:
+            continue
+        if name == "text_encoder":
+            raise UserError(
+                f"{source}: was trained with other tokens; use its text_encoder, or change run_name"
+            )
+        raise UserError(
+            f"{source}: was trained with {name}={was}, not {now}; set it back, or change run_name"
+        )

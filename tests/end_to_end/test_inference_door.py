@@ -1,0 +1,162 @@
+"""inference.py when recordings, names, folders or memory are against it: the other texts are written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import soundfile as sf
+import torch
+
+import inference
+
+from .conftest import door, tone_clip, write_corpus
+from .test_doors import spoken_error, texts
+
+
+def run(run_folder, data, save_dir, *more):
+    where = [f"checkpoint={run_folder}", f"data_dir={data}", f"save_dir={save_dir}", "num_workers=0"]
+    return door("inference.py", *where, *more)
+
+
+def test_a_killed_run_resumes_with_texts_of_its_own_search_only(run_folder, corpus, tmp_path):
+    run(run_folder, corpus, tmp_path)
+    for file in tmp_path.glob("*.txt"):
+        file.write_text("by greedy\n")
+    script = (
+        "import os, sys, inference as i\n"
+        "write = i.write_text\n"
+        "def die(*arguments):\n"
+        "    write(*arguments)\n"
+        "    os._exit(9)\n"
+        "i.write_text = die\n"
+        "sys.argv[0] = 'inference.py'\n"
+        "i.main()\n"
+    )
+    beam = [f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path}", "decoder=beam"]
+    door("-c", script, *beam, code=9)
+    assert len(texts(tmp_path)) == 1
+    door("inference.py", *beam, "resume=true")
+    assert texts(tmp_path) == {name: text.lower() for name, text in texts(corpus / "transcriptions").items()}
+
+
+def test_resume_takes_no_text_of_another_recording(run_folder, tmp_path):
+    one, two = (
+        write_corpus(tmp_path / "one", ["low", "mid"]),
+        write_corpus(tmp_path / "two", ["high"], seed=5),
+    )
+    run(run_folder, one, tmp_path / "out")
+    done = run(run_folder, two, tmp_path / "out", "resume=true")
+    assert "1 texts in" in done.stdout and texts(tmp_path / "out") == {"clip-0": "high", "clip-1": "mid"}
+    sf.write(two / "audio" / "clip-0.flac", tone_clip("mid low", 3), 16000)
+    run(run_folder, two, tmp_path / "out", "resume=true")
+    assert texts(tmp_path / "out")["clip-0"].startswith("mid")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00broken", b"[1, 2]", b"an old one-line origin"])
+def test_a_damaged_origin_means_that_nothing_is_known(run_folder, tmp_path, content):
+    data = write_corpus(tmp_path / "data", ["low"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".origin").write_bytes(content)
+    (tmp_path / "out" / "clip-0.txt").write_text("stale\n")
+    run(run_folder, data, tmp_path / "out", "resume=true")
+    assert texts(tmp_path / "out")["clip-0"] != "stale"
+
+
+def test_hostile_recordings_and_names_cost_only_themselves(run_folder, tmp_path):
+    data, out = write_corpus(tmp_path / "data", ["mid", "low"]), tmp_path / "out"
+    audio = data / "audio"
+    flac = bytearray((audio / "clip-0.flac").read_bytes())
+    flac[21] |= 15
+    flac[22:26] = b"\xff" * 4  # 2 ** 36 samples
+    (audio / "endless.flac").write_bytes(flac)
+    sf.write(audio / "fast.wav", tone_clip("low", 0), 16000)
+    wav = bytearray((audio / "fast.wav").read_bytes())
+    wav[24:28] = (2_000_000_000).to_bytes(4, "little")
+    (audio / "fast.wav").write_bytes(wav)
+    shutil.copy(audio / "clip-0.flac", audio / f"{'n' * 245}.flac")
+    shutil.copy(audio / "clip-0.flac", audio / "a.flac")
+    (audio / "a.txt").mkdir()
+    shutil.copy(audio / "clip-0.flac", audio / "a.txt" / "b.flac")
+    shutil.copy(audio / "clip-0.flac", audio / "taken.flac")
+    (out / "taken.txt").mkdir(parents=True)
+    done = run(run_folder, data, out)
+    for name in ("endless", "fast", "taken"):
+        assert re.search(rf"skipped {name}: .+", done.stdout), done.stdout
+    assert len(re.findall(r"skipped a(\.txt/b)?: .+", done.stdout)) == 1
+    found = {file.relative_to(out).as_posix() for file in out.rglob("*.txt") if file.is_file()}
+    assert found - {"a.txt", "a.txt/b.txt"} == {"clip-0.txt", "clip-1.txt", f"{'n' * 245}.txt"}
+    assert not list(out.rglob("*.unfinished"))
+
+
+@pytest.mark.parametrize(
+    "utterance_id", ["../evil", "x/../../evil", "/tmp/evil", "linked/evil", "nul\0", "n" * 300]
+)
+def test_a_text_is_written_below_its_folder_or_not_at_all(tmp_path, utterance_id):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path)
+    with pytest.raises(inference.UserError, match="its text cannot be written"):
+        inference.write_text(folder, utterance_id, "text")
+    assert not list(tmp_path.rglob("*.txt")) and not os.path.exists("/tmp/evil.txt")
+
+
+def test_true_transcripts_are_not_overwritten(run_folder, corpus, tmp_path):
+    before = texts(corpus / "transcriptions")
+    common = ["inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}"]
+    for save_dir in (corpus / "transcriptions", corpus / "audio" / ".." / "transcriptions" / "sub"):
+        assert "the true transcripts" in spoken_error(*common, f"save_dir={save_dir}")
+    line = spoken_error(*common, f"save_dir={tmp_path}", f"references_dir={tmp_path}")
+    assert "the true transcripts" in line
+    assert texts(corpus / "transcriptions") == before
+
+
+def test_folders_that_cannot_be_written_are_one_line(run_folder, corpus, tmp_path):
+    (tmp_path / "file").write_text("x")
+    common = ["inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}"]
+    assert "save_dir=" in spoken_error(*common, f"save_dir={tmp_path / 'file'}")
+    assert "save_dir=" in spoken_error(*common, f"save_dir={tmp_path / 'file' / 'below'}")
+    where = [f"save_dir={tmp_path / 'out'}", f"references_dir={tmp_path / 'file'}"]
+    assert "references_dir=" in spoken_error(*common, *where)
+    (tmp_path / "odd" / ".origin").mkdir(parents=True)
+    assert ".origin" in spoken_error(*common, f"save_dir={tmp_path / 'odd'}")
+
+
+def test_numbers_as_folders(corpus):
+    assert "checkpoint 2024 does not exist" in spoken_error(
+        "inference.py", "checkpoint=2024", "save_dir=2024", "references_dir=2025", f"data_dir={corpus}"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        MemoryError(),
+    ],
+)
+def test_a_batch_too_large_for_the_memory_is_halved(error):
+    def of_limited_memory(batch):
+        if batch["audio"].numel() > 32000:
+            raise error
+        return [SimpleNamespace(id=i, text=i) for i in batch["utterance_id"]]
+
+    lengths = torch.tensor([64000, 16000, 16000, 8000, 8000])
+    batch = {"utterance_id": list("abcde"), "audio": torch.zeros(5, 64000), "audio_lengths": lengths}
+    transcripts, skipped = inference.recognize(SimpleNamespace(recognize=of_limited_memory), batch)
+    assert [t.id for t in transcripts] == list("bcde")
+    assert [s.id for s in skipped] == ["a"] and "4 s do not fit into the memory" in skipped[0].reason
+
+
+def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory():
+    def broken(batch):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        inference.recognize(SimpleNamespace(recognize=broken), {})

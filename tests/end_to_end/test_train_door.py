@@ -1,0 +1,108 @@
+"""Mistakes in the words after train.py and inference.py, each answered by one line that names it."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.trainer import build_trainer
+from src.utils.build import build
+from src.utils.errors import UserError, spoken_errors
+from src.utils.hydra_door import compose
+
+from .conftest import ROOT, TINY, door
+
+SAMPLES = f"datasets.train.data_dir={ROOT / 'samples'}"
+
+TRAIN = [
+    *[(f"trainer.{name}=abc", f"trainer.{name}=abc must be")
+      for name in ("max_steps", "accumulate", "clip_norm", "ema_decay")],
+    ("trainer.accumulate=1.5", "trainer.accumulate=1.5 must be"),
+    ("trainer.max_steps=1.5", "trainer.max_steps=1.5 must be"),
+    ("trainer.log_every_steps=null", "trainer.log_every_steps=null must be"),
+    ("trainer.ema_decay=2", "trainer.ema_decay=2 must be"),
+    ("trainer.init_from=123", "trainer.init_from=123 must be"),
+    ("+trainer.typo=3", "trainer.typo is unknown; choose one of: max_epochs"),
+    ("trainer=null", "trainer=null takes the place of several settings; set one of them, such as trainer.max_epochs"),
+    ("batching=null", "batching=null takes the place"),
+    ("batching=5", "batching=5 takes the place"),
+    ("batching.batch_size=abc", "batching.batch_size=abc must be"),
+    ("batching.batch_size=-1", "batching.batch_size=-1 must be"),
+    ("batching.max_batch_duration_s=abc", "batching.max_batch_duration_s=abc must be"),
+    ("seed=abc", "seed=abc must be"),
+    ("seed=null", "seed=null must be"),
+    ("seed=1e30", "seed=1e+30 must be"),
+    ("num_workers=-1", "num_workers=-1 must be"),
+    ("run_name=2024", "run_name=2024 must be a text"),
+    ("run_name=null", "run_name=null must be"),
+    ("run_name=''", "run_name= must be a text that is not empty"),
+    ("save_dir=5", "save_dir=5 must be a text"),
+    ("trainer.device=mps", "device=mps is unknown"),
+    *[(f"{group}=null", group)
+      for group in ("optimizer", "lr_scheduler", "writer", "decoders", "objective", "model", "text_encoder",
+                    "datasets")],
+    ("writer=[]", "writer=null takes the place of several settings"),
+    ("optimizer.lr=abc", "AdamW"),
+    ("lr_scheduler.warmup=2", "lr_scheduler.warmup=2 must be"),
+    ("transforms.waveform=5", "transforms.waveform: 5 is not what is needed"),
+    ("datasets.dev=5", "datasets.dev: 5 is not what is needed"),
+    ("decoders.greedy=null", "decoders.greedy: null is not what is needed"),
+    ("~model._target_", "model: a dict is not what is needed"),
+    ("save_dir=/a(b", "quote a value"),
+    ("save_dir=a,b", "quote a value"),
+    ("save_dir=a=b", "quote a value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "line"), TRAIN, ids=[word for word, _ in TRAIN])
+def test_a_wrong_word_after_train(tmp_path, word, line):
+    given = word if word.startswith("save_dir") else f"save_dir={tmp_path}"
+    with pytest.raises(UserError) as error:
+        build_trainer(compose(TINY[0].removeprefix("-cn="), [*TINY[1:], SAMPLES, given, word]))
+    assert line in str(error.value), error.value
+
+
+INFERENCE = [
+    ("batching=null", "batching=null takes the place of several settings"),
+    ("search=null", "search=null takes the place of several settings"),
+    ("datasets=null", "datasets=null"),
+    ("datasets.test=5", "datasets.test=5 takes the place of several settings"),
+]
+
+
+@pytest.mark.parametrize(("word", "line"), INFERENCE, ids=[word for word, _ in INFERENCE])
+def test_a_wrong_word_after_inference(word, line):
+    with pytest.raises(UserError) as error:
+        compose("inference", ["checkpoint=x", "save_dir=y", "data_dir=z", word])
+    assert line in str(error.value), error.value
+
+
+def test_what_may_be_left_out_or_quoted():
+    config = compose(
+        "conformer_ctc", ["datasets.dev=null", "writer=none", "save_dir='a,(b)=c'", "run_name='2024'"]
+    )
+    assert config.datasets.dev is None and config.writer == {}
+    assert (config.save_dir, config.run_name) == ("a,(b)=c", "2024")
+
+
+def test_a_part_that_is_a_number_is_one_line():
+    with pytest.raises(UserError, match="5 stands where a part is needed"):
+        build(5)
+
+
+def test_what_the_system_refuses_is_one_line(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop, spoken_errors():
+        (tmp_path / "nowhere" / "file").write_text("x")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_a_save_dir_that_is_a_file_is_one_line_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = door("train.py", *TINY, SAMPLES, f"save_dir={tmp_path / 'file'}", code=2)
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+
+
+def test_a_sweep_checks_its_words_too(tmp_path):
+    words = ["trainer=null", "seed=1,2", f"save_dir={tmp_path}"]
+    done = door("train.py", "-m", *TINY, SAMPLES, *words, code=2)
+    assert "trainer=null takes the place of several settings" in done.stderr.splitlines()[-1]

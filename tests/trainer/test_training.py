@@ -1,0 +1,162 @@
+"""The loop itself, on a small network: kills, resumes, ends and mistakes."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from src.trainer import trainer as loop
+from src.trainer.evaluation import Evaluation
+from src.trainer.run_folder import RunFolder
+from src.utils.errors import UserError
+
+EACH = "trainer.evaluate_every_steps=1"
+RESUME = "trainer.resume_from=auto"
+
+
+@pytest.fixture
+def dev(monkeypatch):
+    """``dev.losses`` by step instead of measured ones; ``dev.trainer`` is the trainer that is running."""
+    dev = SimpleNamespace(trainer=None, losses=[])
+
+    def evaluate(step, text_encoder, searches, batches, progress=None):
+        texts = {batches.dataset.dataset.ids[0]: "a"} if dev.losses else {}
+        loss = dev.losses[dev.trainer.steps - 1] if dev.losses else 0.0
+        return Evaluation({"loss": loss, "wer_greedy": 1.0, "cer_greedy": 1.0}, texts, {"greedy": texts})
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    return dev
+
+
+class Killed(BaseException):
+    """Nothing may catch it."""
+
+
+def test_killed_between_the_pointers_the_best_checkpoint_is_still_found(make_trainer, dev, monkeypatch):
+    settings = [EACH, "trainer.monitor=loss", "trainer.max_steps=4"]
+    dev.losses = [5.0, 1.0, 3.0, 4.0]
+    point, moved = RunFolder._point, []
+
+    def dying(self, pointer, name):
+        moved.append((pointer, name))
+        if len(moved) == 4:  # the second pointer of step 2
+            raise Killed
+        point(self, pointer, name)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunFolder, "_point", dying)
+        dev.trainer = make_trainer(*settings)
+        dev.trainer.run()
+    dev.trainer = make_trainer(*settings, RESUME)
+    assert dev.trainer.run().name == "step-2"
+    assert dev.trainer.best == 1.0 and dev.trainer.folder.pointed("last").name == "step-4"
+
+
+def test_a_lost_pointer_to_the_best_is_chosen_anew(make_trainer, dev):
+    settings = [EACH, "trainer.monitor=loss"]
+    dev.losses = [1.0, 3.0, 2.0]
+    dev.trainer = make_trainer(*settings, "trainer.max_steps=1")
+    (dev.trainer.run().parent / "best").write_text("")
+    dev.trainer = make_trainer(*settings, "trainer.max_steps=3", RESUME)
+    assert dev.trainer.run().name == "step-3"
+
+
+def test_dev_recordings_that_all_fail_cost_no_training(make_trainer, dev):
+    trainer = make_trainer("trainer.max_steps=9", "trainer.evaluate_every_steps=2")
+    with pytest.raises(UserError, match="no utterance of the dev set could be used"):
+        trainer.run()
+    assert trainer.folder.newest().name == "step-2"
+
+
+def test_a_dev_set_without_texts_is_noticed_before_training(make_trainer):
+    with pytest.raises(UserError, match="dev set has no utterance with a usable transcript"):
+        make_trainer("+text_encoder.alphabet=' xyz'")
+
+
+def test_a_run_folder_that_cannot_be_is_noticed_before_training(make_trainer, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    trainer = make_trainer()
+    with pytest.raises(UserError, match=r"run: cannot be written \(.*\); choose another save_dir"):
+        trainer.run()
+    assert trainer.steps == 0
+
+
+def finished(make_trainer, *settings: str):
+    trainer = make_trainer("trainer.max_steps=2", "datasets.dev=null", *settings)
+    return trainer.run()
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["optimizer=sgd"], "optimizer=AdamW, not SGD"),
+        (["lr_scheduler=noam"], "lr_scheduler._target_=src.trainer.schedules.warmup_cosine, not .*noam"),
+        (["lr_scheduler.warmup=0.5"], "lr_scheduler.warmup=0.1, not 0.5"),
+        (["trainer.accumulate=2"], "trainer.accumulate=1, not 2"),
+        (["batching.batch_size=2"], "batching.batch_size=5, not 2"),
+        (["seed=1"], "seed=0, not 1"),
+        (["model.encoder.num_layers=2"], "another model"),
+    ],
+)
+def test_resuming_with_another_setting_names_it(make_trainer, tmp_path, settings, line):
+    finished(make_trainer)
+    with pytest.raises(UserError, match=f"step-2: was trained with {line}"):
+        finished(make_trainer, RESUME, *settings)
+
+
+def test_resuming_with_tokens_in_another_order_is_refused(make_trainer):
+    finished(make_trainer)
+    trainer = make_trainer("trainer.max_steps=3", RESUME)
+    trainer.text_encoder.tokens = [*trainer.text_encoder.tokens[:1], *trainer.text_encoder.tokens[:0:-1]]
+    with pytest.raises(UserError, match="trained with other tokens"):
+        trainer.run()
+
+
+@pytest.mark.parametrize("text", ["{}", "null", '{"record": 5}'])
+def test_a_state_without_a_record_is_one_line(make_trainer, text):
+    (finished(make_trainer) / "training" / "state.json").write_text(text)
+    with pytest.raises(UserError, match="does not say how it was trained.*init_from"):
+        finished(make_trainer, RESUME)
+
+
+def test_a_state_with_a_part_missing_is_one_line(make_trainer):
+    file = finished(make_trainer) / "training" / "state.json"
+    state = json.loads(file.read_text())
+    del state["counters"]["best"]
+    file.write_text(json.dumps(state))
+    with pytest.raises(UserError, match="is damaged .'best'"):
+        finished(make_trainer, RESUME)
+
+
+@pytest.mark.parametrize("settings", [[], ["lr_scheduler=one_cycle"]])
+def test_a_schedule_that_is_shorter_than_the_run_so_far(make_trainer, settings):
+    trainer = make_trainer("datasets.dev=null", "trainer.max_steps=6", *settings)
+    trainer.run()
+    shorter = make_trainer("datasets.dev=null", "trainer.max_steps=3", RESUME, *settings)
+    shorter.run()
+    assert shorter.steps == 6
+
+
+@pytest.mark.parametrize("schedule", ["warmup_cosine", "one_cycle", "noam"])
+def test_epochs_of_different_lengths_are_all_whole(make_trainer, schedule):
+    """Three passes of 1, 3 and 2 batches, where the first leads one to expect 3 steps."""
+    trainer = make_trainer(
+        "trainer.max_steps=null", "trainer.max_epochs=3", "datasets.dev=null", f"lr_scheduler={schedule}"
+    )
+    assert trainer.total_steps == 3
+    epochs = [[[0, 1, 2, 3, 4]], [[0, 1], [2, 3], [4]], [[0, 1, 2], [3, 4]]]
+    trainer.train_loader.batch_sampler.batches = epochs.__getitem__
+    trainer.run()
+    assert (trainer.steps, trainer.epoch, trainer.position) == (6, 3, 0)
+    assert trainer.optimizer.param_groups[0]["lr"] > 0
+
+
+def test_a_finished_run_is_finished(make_trainer):
+    """The state at the end of the last pass says so: going on does nothing."""
+    settings = ["trainer.max_steps=null", "trainer.max_epochs=2", EACH]
+    make_trainer(*settings).run()
+    again = make_trainer(*settings, RESUME)
+    again.run()
+    assert again.steps == 2 and not again.reporter.started

@@ -1,0 +1,191 @@
+"""A checkpoint from a stranger: whatever is wrong with it ends in one line, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from src.checkpoint import Checkpoint, find_checkpoint, write_checkpoint
+from src.model import CTCModel
+from src.model.encoders import MLPEncoder
+from src.recognizer import Recognizer
+from src.text_encoder import CharTextEncoder, train_bpe
+from src.transforms import LogMel
+from src.utils.errors import UserError
+from src.utils.safe_build import safe_build
+
+CONFIG = {
+    "model": {
+        "_target_": "src.model.CTCModel",
+        "frontend": {"_target_": "src.transforms.LogMel", "num_mels": 20},
+        "encoder": {"_target_": "src.model.encoders.MLPEncoder", "num_features": 20, "dim": 8},
+        "vocab_size": 29,
+    },
+    "decoders": {
+        "greedy": {"_target_": "src.decoding.CTCGreedySearch"},
+        "beam": {"_target_": "src.decoding.CTCBeamSearch", "beam_size": 4},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("original")
+    torch.manual_seed(0)
+    model = CTCModel(LogMel(num_mels=20), MLPEncoder(20, dim=8), vocab_size=29)
+    write_checkpoint(directory, model, CONFIG, CharTextEncoder(), "card")
+    return directory
+
+
+@pytest.fixture
+def checkpoint(original, tmp_path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "checkpoint"))
+
+
+def refusal(path: Path, **arguments) -> str:
+    """The one line in which loading ends; anything but a ``UserError`` is a traceback."""
+    with pytest.raises(UserError) as caught:
+        Recognizer.load(path, device="cpu", **arguments)
+    return str(caught.value)
+
+
+def test_a_sound_checkpoint_loads_and_transcribes(checkpoint):
+    for decoder in ("greedy", "beam"):
+        recognizer = Recognizer.load(checkpoint, decoder=decoder, device="cpu")
+        assert not recognizer.model.training
+        (transcript,) = recognizer.transcribe([torch.zeros(1600).numpy()])
+        assert isinstance(transcript.text, str)
+
+
+def edited(keys: str, value) -> dict:
+    """``CONFIG`` with one entry replaced."""
+    config = yaml.safe_load(yaml.safe_dump(CONFIG))
+    node = config
+    *path, last = keys.split(".")
+    for key in path:
+        node = node[key]
+    node[last] = value
+    return config
+
+
+SEARCH, LOG_MEL = CONFIG["decoders"]["greedy"], CONFIG["model"]["frontend"]
+MISFITS = [
+    ("decoders", None, "no 'model' and 'decoders'"),
+    ("decoders", ["greedy"], "no 'model' and 'decoders'"),
+    ("decoders", {"greedy": SEARCH, 1: dict(SEARCH)}, "'decoders' are not mappings by name"),
+    ("decoders.greedy", "greedy", "'decoders' are not mappings by name"),
+    ("decoders.greedy", {}, "decoder greedy is a dict, not a search"),
+    ("decoders.greedy", LOG_MEL, "decoder greedy is a LogMel, not a search"),
+    ("decoders.greedy", {"_target_": "src.decoding.LengthBonus", "vocab_size": 29}, "LengthBonus, not a"),
+    ("decoders.greedy", {**SEARCH, "blank": "x"}, "config.yaml: src.decoding.CTCGreedySearch .*blank='x'"),
+    ("model", None, "no 'model' and 'decoders'"),
+    ("model", {}, "has no frontend and encoder"),
+    ("model.frontend", "x", "CTCModel.* has no frontend and encoder"),
+    ("model.frontend", {"_target_": "src.transforms.SpecAugment"}, "SpecAugment' is not a class"),
+    ("model.frontend", {**LOG_MEL, "num_mels": 40}, "fails on a second of sound"),
+    ("model.frontend", {**LOG_MEL, "hop_ms": 0}, "config.yaml: src.transforms.LogMel .*hop_ms=0"),
+    ("model.frontend", {"num_mels": 20}, "fails on a second of sound"),
+    ("model.encoder", LOG_MEL, "CTCModel cannot be built"),
+    ("model._target_", "src.transforms.LogMel", "LogMel cannot be built"),
+    ("model.vocab_size", 30, "does not fit the model"),
+    ("model.vocab_size", "many", "cannot be built"),
+    ("model._partial_", True, "key '_partial_' is not allowed"),
+]
+
+
+@pytest.mark.parametrize("keys,value,message", MISFITS, ids=[f"{k}={str(v)[:40]}" for k, v, _ in MISFITS])
+def test_a_config_whose_parts_do_not_fit(checkpoint, keys, value, message):
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(edited(keys, value)))
+    with pytest.raises(UserError, match=message):
+        Recognizer.load(checkpoint, device="cpu")
+
+
+TEXTS = {
+    "an alias that holds itself": "model: &a {_target_: src.model.CTCModel, frontend: *a, encoder: {}}\ndecoders: {}",
+    "aliases that grow": "a: &a [1, 1]\nb: &b [*a, *a]\nmodel: {frontend: {b: *b}, encoder: {}}\ndecoders: {}",
+    "1200 brackets": "[" * 1200,
+    "no such date": "model: 2001-99-99",
+    "no integer": "model: !!int abc",
+    "no boolean": "model: !!bool abc",
+    "5000 digits": "model: " + "9" * 5000,
+    "nothing": "",
+    "not UTF-8": b"\xff\xfe\xff",
+    "deep": "model: {frontend: {a: " + "[" * 60 + "]" * 60 + "}, encoder: {}}\n"
+    "decoders: {greedy: {_target_: src.decoding.CTCGreedySearch}}",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_config_that_no_parser_likes(checkpoint, text):
+    (checkpoint / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    line = refusal(checkpoint)
+    assert line.startswith(f"{checkpoint / 'config.yaml'}: ") and len(line) < 500
+
+
+def test_a_tree_that_holds_itself_is_not_built():
+    tree: dict = {}
+    tree["frontend"] = tree
+    with pytest.raises(UserError, match="model: is nested more than"):
+        safe_build(tree, "model")
+
+
+def test_a_config_opens_no_file_of_this_machine(checkpoint, tmp_path):
+    secret = tmp_path / "secret.model"
+    secret.write_bytes(train_bpe(["some text of the user"], 32))
+    node = {"_target_": "src.text_encoder.BPETextEncoder", "model_file": str(secret)}
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(edited("model.encoder", node)))
+    assert "'src.text_encoder.BPETextEncoder' is not a class" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize("alphabet", [" abc", " 'abcdefghijklmnopqrstuvwxyzé"])
+def test_a_tokenizer_of_another_size(checkpoint, alphabet):
+    CharTextEncoder(alphabet).save(checkpoint)
+    line = refusal(checkpoint)
+    assert "tokenizer.txt: has" in line and "vocab_size is 29" in line
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(checkpoint, number):
+    weights = load_file(checkpoint / "model.safetensors")
+    weights["head.bias"][3] = number
+    save_file(weights, checkpoint / "model.safetensors")
+    assert "head.bias holds NaN or infinite numbers" in refusal(checkpoint)
+    with pytest.raises(UserError, match="head.bias"):
+        Checkpoint.open(checkpoint).weights()
+
+
+def test_weights_that_overflow(checkpoint):
+    weights = {name: value * 1e30 for name, value in load_file(checkpoint / "model.safetensors").items()}
+    save_file(weights, checkpoint / "model.safetensors")
+    assert "fails on a second of sound (its output is NaN)" in refusal(checkpoint)
+
+
+def test_pointers_and_runs_lead_to_the_same_directory(original, tmp_path):
+    step = shutil.copytree(original, tmp_path / "run/checkpoints/step-3")
+    for name in ("last", "best"):
+        (tmp_path / "run/checkpoints" / name).write_text("step-3\n")
+    for path in ("run", "run/checkpoints", "run/checkpoints/best", "run/checkpoints/last"):
+        assert find_checkpoint(tmp_path / path) == step
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"best", b".", b"last", b"\xff" * 300, b"a\0b", b"step-9"])
+def test_a_pointer_that_leads_nowhere(original, tmp_path, content):
+    shutil.copytree(original, tmp_path / "checkpoints/step-3")
+    (tmp_path / "checkpoints/last").write_text("step-3\n")
+    (tmp_path / "checkpoints/best").write_bytes(content)
+    for path in (tmp_path, tmp_path / "checkpoints/best"):
+        with pytest.raises(UserError, match="best: names no checkpoint"):
+            find_checkpoint(path)
+
+
+def test_paths_that_cannot_be(tmp_path):
+    for name in ("none", "x" * 300, "a\0b"):
+        with pytest.raises(UserError, match="does not exist"):
+            find_checkpoint(tmp_path / name)
+    with pytest.raises(UserError, match="has no config.yaml"):
+        find_checkpoint(tmp_path)
