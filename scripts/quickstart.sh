@@ -8,7 +8,7 @@ source scripts/environment.sh requirements.txt
 corpus=data/quickstart_corpus
 run=saved/quickstart
 
-python scripts/make_synthetic_corpus.py --out "$corpus" --hours 3 --voices 200 --style basics
+python scripts/make_synthetic_corpus.py --out "$corpus" --hours 3 --voices 200 --style basics --seed 1
 python train.py -cn=quickstart trainer.resume_from=auto
 
 table=""
