@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
-    """Least encoder frames an alignment takes: every token, and a blank between equal neighbours. [B, U] -> [B].
+    """Least frames an alignment takes: every token, and a blank between equal neighbours. [B, U] -> [B].
 
     >>> frames_needed(torch.tensor([[5, 5, 7], [5, 6, 0]]), torch.tensor([3, 2])).tolist()
     [4, 2]
@@ -33,13 +33,13 @@ class CTCObjective(nn.Module):
     def forward(
         self,
         log_probs: Tensor,
-        encoded_lengths: Tensor,
+        log_prob_lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
         utterance_id: list[str],
         **batch,
     ) -> dict:
-        """log_probs [B, T', V], encoded_lengths [B], tokens [B, U], token_lengths [B].
+        """log_probs [B, T, V], log_prob_lengths [B], tokens [B, U], token_lengths [B].
 
         Returns ``loss_sum`` (scalar), ``normalizer`` (scalar), ``parts`` (name -> scalar sum over the same
         normaliser) and ``too_short`` (ids left out).
@@ -47,13 +47,13 @@ class CTCObjective(nn.Module):
         losses = F.ctc_loss(
             log_probs.float().transpose(0, 1),
             tokens,
-            encoded_lengths,
+            log_prob_lengths,
             token_lengths,
             blank=self.blank,
             reduction="none",
             zero_infinity=True,
         )
-        alignable = frames_needed(tokens, token_lengths) <= encoded_lengths
+        alignable = frames_needed(tokens, token_lengths) <= log_prob_lengths
         loss_sum = losses.sum()
         return {
             "loss_sum": loss_sum,

@@ -13,7 +13,7 @@ from src.loss.ctc import frames_needed
 def inputs(log_probs, lengths, tokens, token_lengths):
     return {
         "log_probs": log_probs,
-        "encoded_lengths": torch.tensor(lengths),
+        "log_prob_lengths": torch.tensor(lengths),
         "tokens": torch.tensor(tokens),
         "token_lengths": torch.tensor(token_lengths),
         "utterance_id": [f"u{b}" for b in range(len(lengths))],

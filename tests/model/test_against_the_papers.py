@@ -10,6 +10,7 @@ from reference import networks
 from torch import nn
 
 from src.model import CTCModel
+from src.model.dropout import Dropout
 from src.model.encoders import ConformerEncoder, DeepSpeech2Encoder, MLPEncoder
 from src.model.encoders.attention import RelativeAttention, RotaryAttention
 from src.model.encoders.conformer import ConformerBlock, ConvolutionModule, FeedForward
@@ -67,19 +68,68 @@ def test_dropout_is_where_the_papers_have_it():
     assert dropped_values(ConvolutionModule(16, 5, dropout=0.3, norm="layer"), x, valid) == 1
     block = ConformerBlock(16, 2, 4, 5, 0.3, "rotary", "layer")
     assert dropped_values(block, x, valid) == 1  # after the attention
-    assert {m.p for m in block.modules() if isinstance(m, nn.Dropout)} == {block.attention.dropout} == {0.3}
+    assert {m.p for m in block.modules() if isinstance(m, Dropout)} == {block.attention.dropout} == {0.3}
     small = {"dim": 16, "num_layers": 2, "num_heads": 2, "kernel_size": 5}
     assert dropped_values(ConformerEncoder(16, **small, dropout=0.3), x, lengths) == 1  # before the blocks
+    relative = RelativeAttention(16, 2, dropout=0.3)
+    assert dropped_values(relative, x, valid) == 1  # the attention weights
     recurrent = DeepSpeech2Encoder(16, hidden_dim=8, num_layers=3, channels=2, dropout=0.3)
     assert dropped_values(recurrent, x, lengths) == 3
     assert dropped_values(MLPEncoder(16, dim=8, num_layers=2, dropout=0.3), x, lengths) == 2
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_independently_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    x = torch.full((999, 1001), 2.0, requires_grad=True)
+    dropped = Dropout(p)(x)
+    assert sorted(dropped.unique().tolist()) == pytest.approx([0, 2 / (1 - p)], rel=1e-4)
+    kept = (dropped > 0).double()
+    tolerance = 5 * (p * (1 - p) / x.numel()) ** 0.5
+    assert kept.mean().item() == pytest.approx(1 - p, abs=tolerance)
+    for shift in (1, 2, 3, 4, 1001):  # neighbours come from the same draw
+        both = (kept.flatten()[shift:] * kept.flatten()[:-shift]).mean().item()
+        assert both == pytest.approx((1 - p) ** 2, abs=2 * tolerance)
+    dropped.sum().backward()
+    torch.testing.assert_close(x.grad, dropped.detach() / 2)
+    assert Dropout(p).eval()(x) is x and Dropout(0.0)(x) is x
+
+
+def test_dropout_keeps_the_dtype_and_follows_the_seed():
+    x = torch.randn(3, 5, 7, dtype=torch.bfloat16)
+    torch.manual_seed(3)
+    first = Dropout(0.5)(x)
+    torch.manual_seed(3)
+    assert first.dtype == x.dtype and torch.equal(first, Dropout(0.5)(x))
+    assert Dropout(0.5)(torch.zeros(2, 0, 4)).shape == (2, 0, 4)
+    for p in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="dropout"):
+            Dropout(p)
+
+
+def test_upsampled_outputs_follow_each_other_in_time():
+    """Output 2 t + i of upsampling 2 is what the i-th half of the head says of encoder frame t."""
+    torch.manual_seed(0)
+    encoder = MLPEncoder(16, dim=8, num_layers=2)
+    model = CTCModel(LogMel(16), encoder, vocab_size=5, upsampling=2).eval()
+    features, lengths = torch.randn(2, 9, 16), torch.tensor([9, 4])
+    outputs = model(features, lengths)
+    encoded, encoded_lengths = outputs["encoded"], outputs["encoded_lengths"]
+    assert outputs["log_prob_lengths"].tolist() == [2 * n for n in encoded_lengths.tolist()]
+    for i in range(2):
+        weight, bias = model.head.weight[5 * i : 5 * i + 5], model.head.bias[5 * i : 5 * i + 5]
+        expected = (encoded @ weight.T + bias).log_softmax(-1)
+        torch.testing.assert_close(outputs["log_probs"][:, i::2], expected)
+    assert model.frame_s == pytest.approx(0.01 * encoder.subsampling_factor / 2)
+    with pytest.raises(ValueError, match="upsampling"):
+        CTCModel(LogMel(16), encoder, vocab_size=5, upsampling=0)
 
 
 @torch.no_grad()
 def test_dropping_everything_after_the_attention_leaves_the_attention_out():
     block = shaken(ConformerBlock(16, 2, 4, 5, 0.0, "rotary", "layer")).train()
     x, valid = torch.randn(1, 9, 16), torch.ones(1, 9, dtype=torch.bool)
-    block.dropout.p = 1.0
+    block.dropout = nn.Dropout(1.0)
     dropped = block(x, valid)
     without = copy.deepcopy(block)
     without.dropout.p = 0.0

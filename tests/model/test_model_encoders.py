@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from src.model.dropout import Dropout
 from src.model.encoders import ConformerEncoder, DeepSpeech2Encoder, MLPEncoder
 from src.model.encoders.attention import RelativeAttention, RotaryAttention
 from src.model.normalization import MaskedBatchNorm
@@ -52,7 +53,7 @@ def test_result_does_not_depend_on_batch_or_padding(name):
 def test_padding_does_not_reach_the_gradient_in_training(name):
     encoder = ENCODERS[name]().train()
     for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, Dropout):
             module.p = 0.0
         if isinstance(module, RotaryAttention):
             module.dropout = 0.0

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.model.dropout import Dropout
+
 
 class RotaryAttention(nn.Module):
     """Multi-head attention with rotary positions (RoFormer, 2104.09864), computed by PyTorch's fused kernel.
@@ -68,7 +70,7 @@ class RelativeAttention(nn.Module):
         super().__init__()
         if dim % num_heads or dim % 2:
             raise ValueError(f"dim={dim} must be even and a multiple of num_heads={num_heads}")
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads, self.dropout = num_heads, Dropout(dropout)
         self.head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
@@ -102,7 +104,7 @@ class RelativeAttention(nn.Module):
         position = self.shift((q + self.position_bias) @ r.transpose(-2, -1))
         scores = (content + position).float() / math.sqrt(self.head_dim)
         weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1).to(v.dtype)
-        attended = F.dropout(weights, self.dropout, self.training) @ v
+        attended = self.dropout(weights) @ v
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.model.dropout import Dropout
 from src.model.encoders.attention import ATTENTIONS
 from src.model.encoders.subsampling import Conv2dSubsampling
 from src.model.normalization import build_norm
@@ -25,7 +26,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, hidden_dim)
         self.contract = nn.Linear(hidden_dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
@@ -44,7 +45,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.depthwise_norm = build_norm(norm, dim)
         self.output = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] -> [B, T, D]."""
@@ -74,7 +75,7 @@ class ConformerBlock(nn.Module):
         self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm)
         self.feed_forward_out = FeedForward(dim, ff_multiple * dim, dropout)
         self.norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] -> [B, T, D]."""
@@ -124,7 +125,7 @@ class ConformerEncoder(nn.Module):
             raise ValueError(f"attention={attention!r} is unknown; choose one of {sorted(ATTENTIONS)}")
         self.dim = dim
         self.subsampling = Conv2dSubsampling(num_features, dim, subsampling_channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             ConformerBlock(dim, num_heads, ff_multiple, kernel_size, dropout, attention, norm)
             for _ in range(num_layers)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from src.model.dropout import Dropout
 from src.model.normalization import build_norm
 from src.utils.masks import valid_positions
 
@@ -69,7 +70,7 @@ class DeepSpeech2Encoder(nn.Module):
             CELLS[cell](width, hidden_dim, batch_first=True, bidirectional=True) for width in widths
         )
         self.recurrent_norms = nn.ModuleList(build_norm(norm, self.dim) for _ in range(num_layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def subsampling_factor(self) -> int:

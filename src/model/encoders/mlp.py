@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.model.dropout import Dropout
 from src.utils.masks import valid_positions
 
 
@@ -25,7 +26,7 @@ class MLPEncoder(nn.Module):
         self.dim, self.subsampling_factor = dim, stack
         widths = [num_features * stack] + [dim] * num_layers
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features [B, T, F], feature_lengths [B] -> encoded [B, ceil(T / stack), D], encoded_lengths [B]."""
