@@ -6,39 +6,40 @@ Writes ``save_dir/ID.txt`` as it goes. A recording that cannot be read is named 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import re
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from src.checkpoint import CARD, Checkpoint
-from src.datasets import BucketBatchSampler, PreparedDataset, Skipped, SpeechDataset, build_loader
-from src.recognizer import Recognizer, Transcript
+from src.checkpoint import Checkpoint
+from src.datasets import (
+    BatchLimits,
+    BucketBatchSampler,
+    PreparedDataset,
+    Skipped,
+    SpeechDataset,
+    build_loader,
+)
+from src.recognizer import Recognizer
+from src.transcript_folder import TranscriptFolder
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import build
+from src.utils.build import build, build_settings
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
-
-ORIGIN = ".origin"  # in save_dir: id -> what its text was made from
-OUT_OF_MEMORY = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
 
 @hydra_door(default="inference")
 def main(config: DictConfig) -> None:
     save_dir = Path(str(config.save_dir))
     references_dir = None if config.references_dir is None else Path(str(config.references_dir))
-    _keep_off_the_true_texts(save_dir, references_dir, config)
-    config.checkpoint = str(config.checkpoint)
-    recognizer = Recognizer.load(
-        config.checkpoint, config.decoder, config.device, OmegaConf.to_container(config.search, resolve=True)
-    )
+    keep_off_the_true_texts(save_dir, references_dir, config)
+    checkpoint = Checkpoint.open(str(config.checkpoint))
+    search_settings = OmegaConf.to_container(config.search, resolve=True)
+    recognizer = Recognizer.load(checkpoint.path, config.decoder, config.device, search_settings)
     if config.datasets.get(config.split) is None:
         known = ", ".join(config.datasets)
         raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
@@ -46,8 +47,9 @@ def main(config: DictConfig) -> None:
     if len(dataset) == 0 and not dataset.skipped:
         raise UserError(f"data_dir={config.data_dir}: no recordings found")
     if references_dir is not None:
-        write_references(dataset, references_dir)
-    written, skipped = transcribe(dataset, recognizer, save_dir, config)
+        write_references(dataset, TranscriptFolder(references_dir, "references_dir"))
+    made_with = (checkpoint.fingerprint(), config.decoder, search_settings, dataset.name)
+    written, skipped = transcribe(dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), config)
     print(f"{written} transcripts in {save_dir}")
     for item in skipped:
         print(f"skipped {item.id}: {item.reason}")
@@ -57,31 +59,42 @@ def main(config: DictConfig) -> None:
         raise UserError(f"data_dir={config.data_dir}: none of its recordings could be transcribed")
 
 
-def write_references(dataset: SpeechDataset, folder: Path) -> None:
+def write_references(dataset: SpeechDataset, folder: TranscriptFolder) -> None:
     """Writes the data set's own texts; names those that cannot be written."""
-    _make_folder("references_dir", folder)
     for utterance_id, text in zip(dataset.ids, dataset.texts, strict=True):
         if text is not None:
             try:
-                write_text(folder, utterance_id, text)
+                folder.write(utterance_id, text)
             except UserError as error:
                 print(f"no reference of {utterance_id}: {error}")
 
 
 def transcribe(
-    dataset: SpeechDataset, recognizer: Recognizer, save_dir: Path, config: DictConfig
+    dataset: SpeechDataset,
+    recognizer: Recognizer,
+    folder: TranscriptFolder,
+    made_with: str,
+    config: DictConfig,
 ) -> tuple[int, list[Skipped]]:
     """Writes a text for every recording; returns how many there are now and which were left out.
 
-    Raises ``UserError`` when nothing can be written to ``save_dir``.
+    Raises ``UserError`` when nothing can be written to the folder.
     """
-    _make_folder("save_dir", save_dir)
-    rows, skipped = _prepare(dataset, save_dir, config)
-    written = len(dataset) - len(rows) - len(skipped)
-    skipped += dataset.skipped
-    remaining = dataset.select(rows)
+    for item in dataset.skipped:
+        with suppress(UserError):
+            folder.remove(item.id)
+    stamps = {
+        utterance_id: stamp(dataset.entry(row).path, made_with)
+        for row, utterance_id in enumerate(dataset.ids)
+    }
+    wanted, refused = folder.claim(stamps, config.resume)
+    skipped = [*dataset.skipped, *(Skipped(i, "", reason) for i, reason in refused.items())]
+    written = len(stamps) - len(wanted) - len(refused)
+    rows = {utterance_id: row for row, utterance_id in enumerate(dataset.ids)}
+    remaining = dataset.select([rows[utterance_id] for utterance_id in wanted])
     # The sampler begins with the longest clips, so memory runs out at once or never.
-    sampler = BucketBatchSampler(remaining.durations, **config.batching)
+    limits = build_settings(BatchLimits, config.batching, "batching")
+    sampler = BucketBatchSampler(remaining.durations, **vars(limits))
     loader = build_loader(PreparedDataset(remaining), sampler, config.num_workers)
     audio_s, started = 0.0, time.monotonic()
     with tqdm(total=len(remaining), desc=config.decoder, unit="clip") as bar:
@@ -90,11 +103,14 @@ def transcribe(
             bar.update(len(batch["skipped"]))
             if "audio" not in batch:
                 continue
-            transcripts, too_long = recognize(recognizer, batch)
-            skipped += too_long
+            transcripts, too_long = recognizer.recognize_in_memory(batch)
+            skipped += [
+                Skipped(i, "", f"its {seconds:.0f} s do not fit into the memory; cut it into pieces")
+                for i, seconds in too_long.items()
+            ]
             for transcript in transcripts:
                 try:
-                    write_text(save_dir, transcript.id, transcript.text)
+                    folder.write(transcript.id, transcript.text)
                     written += 1
                 except UserError as error:
                     skipped.append(Skipped(transcript.id, "", str(error)))
@@ -106,100 +122,19 @@ def transcribe(
     return written, skipped
 
 
-def recognize(recognizer: Recognizer, batch: dict) -> tuple[list[Transcript], list[Skipped]]:
-    """A batch that does not fit into the memory is halved; a single clip that does not is skipped."""
+def stamp(path: str, made_with: str) -> str:
+    """A hash of a recording (path, size, date) and of what transcribes it."""
     try:
-        return recognizer.recognize(batch), []
-    except (RuntimeError, MemoryError) as error:  # CUDA's and the CPU's allocators raise RuntimeErrors
-        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
-            raise
-    ids, lengths = batch["utterance_id"], batch["audio_lengths"]
-    if len(ids) == 1:
-        reason = f"its {int(lengths[0]) / SAMPLE_RATE:.0f} s do not fit into the memory; cut it into pieces"
-        return [], [Skipped(ids[0], "", reason)]
-    transcripts, skipped = [], []
-    for half in (slice(len(ids) // 2), slice(len(ids) // 2, None)):
-        audio = batch["audio"][half, : int(lengths[half].max())]
-        part = {"utterance_id": ids[half], "audio": audio, "audio_lengths": lengths[half]}
-        found, too_long = recognize(recognizer, part)
-        transcripts += found
-        skipped += too_long
-    return transcripts, skipped
+        status = os.stat(path)
+        recording = (path, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):  # a row of a table, or a name that no file can have
+        recording = (path,)
+    return hashlib.blake2b(f"{made_with} {recording}".encode(), digest_size=8).hexdigest()
 
 
-def _prepare(dataset: SpeechDataset, save_dir: Path, config: DictConfig) -> tuple[list[int], list[Skipped]]:
-    """The rows to transcribe, without texts of earlier runs, and the recordings whose text has no place.
-
-    With ``resume`` a text stays when it was made from the same recording, weights and search. The order
-    (remove, note the origin, transcribe) lets a run be killed anywhere.
-    """
-    file = save_dir / ORIGIN
-    old = _read_origin(file)
-    ids, stamps = dataset.ids, _stamps(dataset, config)
-    rows, skipped, stale = [], [], 0
-    for item in dataset.skipped:
-        with suppress(UserError):
-            _remove_text(save_dir, item.id)
-    for row, (utterance_id, stamp) in enumerate(zip(ids, stamps, strict=True)):
-        try:
-            text = _text_file(save_dir, utterance_id)
-            with _one_text():
-                there = text.is_file()
-            if config.resume and there:
-                if old.get(utterance_id) == stamp:
-                    continue
-                stale += 1
-            _remove_text(save_dir, utterance_id)
-            rows.append(row)
-        except UserError as error:
-            skipped.append(Skipped(utterance_id, dataset.entry(row).path, str(error)))
-    if stale:
-        print(
-            f"{stale} texts in {save_dir} are of another checkpoint or search, or of other recordings; "
-            "transcribing them again"
-        )
-    try:
-        _write(file, json.dumps(old | dict(zip(ids, stamps, strict=True))))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another save_dir") from None
-    return rows, skipped
-
-
-def _read_origin(file: Path) -> dict[str, str]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet, or damaged: nothing is known of the texts
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _stamps(dataset: SpeechDataset, config: DictConfig) -> list[str]:
-    """Of every row a hash of the recording (path, size, date), the checkpoint's content and the search."""
-    checkpoint = hashlib.sha256()
-    for part in sorted(Checkpoint.open(config.checkpoint).path.iterdir()):
-        if part.is_file() and part.name != CARD:
-            with part.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    checkpoint.update(chunk)
-    search = (checkpoint.hexdigest(), config.decoder, OmegaConf.to_container(config.search), dataset.name)
-    common = hashlib.blake2b(repr(search).encode(), digest_size=8)
-    stamps = []
-    for row in range(len(dataset)):
-        path = dataset.entry(row).path
-        try:
-            status = os.stat(path)
-            recording = (path, status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):  # a row of a table, or a name that no file can have
-            recording = (path,)
-        stamp = common.copy()
-        stamp.update(repr(recording).encode())
-        stamps.append(stamp.hexdigest())
-    return stamps
-
-
-def _keep_off_the_true_texts(save_dir: Path, references_dir: Path | None, config: DictConfig) -> None:
+def keep_off_the_true_texts(save_dir: Path, references_dir: Path | None, config: DictConfig) -> None:
     """What is written into a folder of true transcripts replaces them, or is taken for them later."""
-    folders = list(_text_folders(OmegaConf.to_container(config.datasets)))
+    folders = list(text_folders(OmegaConf.to_container(config.datasets)))
     for folder in folders if references_dir is None else [*folders, references_dir]:
         if save_dir.resolve().is_relative_to(folder.resolve()):
             raise UserError(
@@ -207,7 +142,7 @@ def _keep_off_the_true_texts(save_dir: Path, references_dir: Path | None, config
             )
 
 
-def _text_folders(node: object) -> Iterator[Path]:
+def text_folders(node: object) -> Iterator[Path]:
     """Every folder of transcripts that the data sets of a config name."""
     for key, value in node.items() if isinstance(node, dict) else ():
         if key == "transcriptions_dir" and value is not None:
@@ -215,56 +150,7 @@ def _text_folders(node: object) -> Iterator[Path]:
         elif key == "data_dir" and value is not None:
             yield Path(str(value)) / "transcriptions"
         else:
-            yield from _text_folders(value)
-
-
-def _make_folder(key: str, folder: Path) -> None:
-    """Raises ``UserError`` when nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(f"{key}={folder}: cannot be written to ({error.strerror}); choose another") from None
-
-
-@contextmanager
-def _one_text() -> Iterator[None]:
-    """What keeps one text from being written or removed is no reason to stop: one line that names it."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"its text cannot be written ({reason}); rename it or clear its place") from None
-
-
-def _text_file(folder: Path, utterance_id: str) -> Path:
-    """Where a text belongs. Raises ``UserError`` for a name that no file can have or that leads elsewhere."""
-    with _one_text():
-        file = folder / f"{utterance_id}.txt"
-        if not file.parent.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{file} is not below {folder}")
-        return file
-
-
-def _remove_text(folder: Path, utterance_id: str) -> None:
-    file = _text_file(folder, utterance_id)
-    with _one_text():
-        file.unlink(missing_ok=True)
-
-
-def write_text(folder: Path, utterance_id: str, text: str) -> None:
-    """``folder/ID.txt``. Raises ``UserError`` when it cannot be written."""
-    file = _text_file(folder, utterance_id)
-    with _one_text():
-        _write(file, text)
-
-
-def _write(file: Path, text: str) -> None:
-    """Complete or not at all, so that resume=true can trust what is there."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{os.getpid()}.unfinished")  # short, whatever the id's length
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, file)
+            yield from text_folders(value)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ README.md           data, steps and scores
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -106,6 +107,16 @@ class Checkpoint:
         if lack := _missing_mappings(config):
             raise UserError(f"{path / CONFIG}: {lack}; it is not a Lectern checkpoint")
         return cls(path, config)
+
+    def fingerprint(self) -> str:
+        """A hash of everything in the directory but its card."""
+        digest = hashlib.sha256()
+        for part in sorted(self.path.iterdir()):
+            if part.is_file() and part.name != CARD:
+                with part.open("rb") as file:
+                    while chunk := file.read(1 << 20):
+                        digest.update(chunk)
+        return digest.hexdigest()
 
     def text_encoder(self) -> TextEncoder:
         """The tokenizer, which has a text for every token of the model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ from src.datasets import load_audio
 from src.decoding import Hypothesis
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
+from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
 
 WORD_START = "▁"
+OUT_OF_MEMORY = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
 
 @dataclass
@@ -106,6 +109,26 @@ class Recognizer:
             batch["audio"].to(device), batch["audio_lengths"].to(device)
         )
         return self.decode(self.model(features, feature_lengths), batch["utterance_id"])
+
+    def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
+        """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""
+        try:
+            return self.recognize(batch), {}
+        except (RuntimeError, MemoryError) as error:  # CUDA's and the CPU's allocators raise RuntimeErrors
+            if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+                raise
+        ids, lengths = batch["utterance_id"], batch["audio_lengths"]
+        if len(ids) == 1:
+            return [], {ids[0]: int(lengths[0]) / SAMPLE_RATE}
+        transcripts: list[Transcript] = []
+        too_long: dict[str, float] = {}
+        for half in (slice(len(ids) // 2), slice(len(ids) // 2, None)):
+            audio = batch["audio"][half, : int(lengths[half].max())]
+            part = {"utterance_id": ids[half], "audio": audio, "audio_lengths": lengths[half]}
+            found, left_out = self.recognize_in_memory(part)
+            transcripts += found
+            too_long |= left_out
+        return transcripts, too_long
 
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
         """Searches in what the model returned for a batch."""

@@ -12,11 +12,12 @@ from src.datasets.loading import build_loader
 from src.datasets.manifest import ManifestDataset
 from src.datasets.mixture import MixtureDataset
 from src.datasets.prepared import PreparedDataset
-from src.datasets.samplers import BucketBatchSampler
+from src.datasets.samplers import BatchLimits, BucketBatchSampler
 from src.datasets.speech_dataset import SpeechDataset, Utterance
 
 __all__ = [
     "An4Dataset",
+    "BatchLimits",
     "BucketBatchSampler",
     "CommonVoiceDataset",
     "CustomDirDataset",

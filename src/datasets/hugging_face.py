@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from src.datasets.audio_io import decode_audio, load_audio, probe_duration, probe_file, to_mono
-from src.datasets.index import Entry
+from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import AudioError, UserError
@@ -140,8 +140,7 @@ def _check_ids(ids: list[str], name: str, column: str | None) -> None:
     if len(set(ids)) < len(ids):
         raise UserError(f"{name}: column {column!r} holds a value twice; choose another id_column, or none")
     for value in ids:
-        if not value or value.startswith(("/", "\\")) or ".." in Path(value).parts:
-            raise UserError(f"{name}: id {value!r} cannot name a file; choose another id_column, or none")
+        checked_id(value, f"{name}, column {column!r}")
 
 
 def _library() -> Any:

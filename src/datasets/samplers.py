@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from src.utils.build import Count, Positive, check
+from src.utils.build import Count, Positive, check_fields
 from src.utils.errors import UserError
 from src.utils.seeding import addressed_rng
 
 WINDOW = 1024  # clips are sorted by length among this many neighbours of the shuffled order
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """The ``batching:`` node of a config; see ``BucketBatchSampler``."""
+
+    batch_size: Count | None = None
+    max_batch_duration_s: Positive | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, "batching.")
+        if not (self.batch_size or self.max_batch_duration_s):
+            raise UserError("batching: neither batch_size nor max_batch_duration_s is set; set one of them")
 
 
 class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
@@ -34,10 +48,7 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: bool = False,
         seed: int = 0,
     ) -> None:
-        check("batching.batch_size", batch_size, Count | None)
-        check("batching.max_batch_duration_s", max_batch_duration_s, Positive | None)
-        if not (batch_size or max_batch_duration_s):
-            raise UserError("batching: neither batch_size nor max_batch_duration_s is set; set one of them")
+        BatchLimits(batch_size, max_batch_duration_s)  # checks them
         self.durations = np.asarray(durations, dtype=np.float64)
         self.batch_size = batch_size
         self.max_batch_duration_s = max_batch_duration_s

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from src.datasets import BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
+from src.datasets import BatchLimits, BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
 from src.logger import Writers
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
@@ -54,14 +54,15 @@ def build_trainer(config: DictConfig) -> Trainer:
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
-    sampler = BucketBatchSampler(train.dataset.durations, **config.batching, shuffle=True, seed=run.seed)
+    limits = vars(build_settings(BatchLimits, config.batching, "batching"))
+    sampler = BucketBatchSampler(train.dataset.durations, **limits, shuffle=True, seed=run.seed)
     train_loader = build_loader(train, sampler, run.num_workers)
     dev_loader = None
     if config.datasets.get("dev") is not None:
         dev = PreparedDataset(_part(config, "datasets.dev", SpeechDataset), text_encoder)
         if not dev.has_text():
             raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
-        dev_sampler = BucketBatchSampler(dev.dataset.durations, **config.batching, shuffle=False)
+        dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, shuffle=False)
         dev_loader = build_loader(dev, dev_sampler, run.num_workers)
 
     optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))

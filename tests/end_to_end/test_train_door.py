@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from src.trainer import build_trainer
@@ -25,6 +28,7 @@ TRAIN = [
     ("trainer=null", "trainer=null takes the place of several settings; set one of them, such as trainer.max_epochs"),
     ("batching=null", "batching=null takes the place"),
     ("batching=5", "batching=5 takes the place"),
+    ("+batching.typo=3", "batching.typo is unknown; choose one of: batch_size, max_batch_duration_s"),
     ("batching.batch_size=abc", "batching.batch_size=abc must be"),
     ("batching.batch_size=-1", "batching.batch_size=-1 must be"),
     ("batching.max_batch_duration_s=abc", "batching.max_batch_duration_s=abc must be"),
@@ -94,6 +98,13 @@ def test_what_the_system_refuses_is_one_line(capsys, tmp_path):
         (tmp_path / "nowhere" / "file").write_text("x")
     said = capsys.readouterr().err
     assert stop.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    script = "from src.utils.errors import door; door(lambda: [print(i) for i in range(100000)])()"
+    reader = ["bash", "-c", '"$0" -c "$1" | head -n 1; exit ${PIPESTATUS[0]}', sys.executable, script]
+    done = subprocess.run(reader, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "0\n", "")
 
 
 def test_a_save_dir_that_is_a_file_is_one_line_before_training(tmp_path):
