@@ -20,8 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.utils.archives import archive_kind, unpack  # noqa: E402
-from src.utils.downloads import fetch  # noqa: E402
+from src.fetching.archives import archive_kind, unpack  # noqa: E402
+from src.fetching.downloads import fetch  # noqa: E402
 from src.utils.errors import UserError, door  # noqa: E402
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.utils.archives import unpack
-from src.utils.downloads import fetch
+from src.fetching.archives import unpack
+from src.fetching.downloads import fetch
 from src.utils.errors import UserError, door
 
 PARTS = {  # GB of the archive

@@ -7,7 +7,7 @@ from pathlib import Path
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.utils.errors import TextError, UserError
-from src.utils.folders import audio_files
+from src.utils.files import audio_files
 
 
 class CustomDirDataset(SpeechDataset):

@@ -13,7 +13,7 @@ from pathlib import Path
 from src.metrics.error_rates import ErrorCounts, bootstrap_interval, character_errors, word_errors
 from src.text_encoder import normalize
 from src.utils.errors import UserError
-from src.utils.folders import files_below
+from src.utils.files import files_below
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from support.fakes import drive_id, fake_drive, fake_hub, google_certificate
 from support.loopback import Reply, Request, file_server, serve
 
-from src.utils.downloads import ATTEMPTS, fetch
+from src.fetching.downloads import ATTEMPTS, fetch
 from src.utils.errors import UserError
 
 BODY = bytes(range(256)) * 4000

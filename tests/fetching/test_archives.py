@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.utils.archives import _safe_parts, archive_kind, unpack
+from src.fetching.archives import _safe_parts, archive_kind, unpack
 from src.utils.errors import UserError
 
 CONTENT = {"data/audio/a.wav": b"RIFF" * 100, "data/transcriptions/a.txt": "héllo".encode()}

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from src.fetching.layout import find_data_dirs, lay_out, unpack_all
 from src.utils.errors import UserError
-from src.utils.folders import audio_files, find_data_dirs, lay_out, unpack_all
+from src.utils.files import audio_files
 
 
 def make(root: Path, *names: str) -> Path:

@@ -1,0 +1,33 @@
+"""Which files a folder holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from src.utils.audio import AUDIO_SUFFIXES
+
+
+def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """Every file below ``root`` with one of ``suffixes`` (any letter case), in order; hidden ones left out.
+
+    Links to folders are followed, each folder is entered once. A link that leads nowhere counts as a file.
+    """
+    found, seen, roots = [], set(), [root]
+    for start in roots:  # grows: a folder's own place comes before the links to it
+        for folder, folders, names in os.walk(start):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            paths = [Path(folder, name) for name in folders]
+            roots += [path for path in paths if path.is_symlink()]
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if suffixes is None or file.suffix.lower() in suffixes)
+
+
+def audio_files(root: Path) -> list[Path]:
+    """Every audio file below ``root``, as ``files_below`` finds them."""
+    return files_below(root, AUDIO_SUFFIXES)
