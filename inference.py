@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from src.checkpoint import Checkpoint
 from src.datasets import (
@@ -30,6 +29,7 @@ from src.utils.audio import SAMPLE_RATE
 from src.utils.build import build, build_settings
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
+from src.utils.progress import progress_bar
 
 
 @hydra_door(default="inference")
@@ -88,6 +88,8 @@ def transcribe(
         for row, utterance_id in enumerate(dataset.ids)
     }
     wanted, refused = folder.claim(stamps, config.resume)
+    if not wanted and stamps:
+        print(f"all {len(stamps) - len(refused)} were there already")
     skipped = [*dataset.skipped, *(Skipped(i, "", reason) for i, reason in refused.items())]
     written = len(stamps) - len(wanted) - len(refused)
     rows = {utterance_id: row for row, utterance_id in enumerate(dataset.ids)}
@@ -97,7 +99,7 @@ def transcribe(
     sampler = BucketBatchSampler(remaining.durations, **vars(limits))
     loader = build_loader(PreparedDataset(remaining), sampler, config.num_workers)
     audio_s, started = 0.0, time.monotonic()
-    with tqdm(total=len(remaining), desc=config.decoder, unit="clip") as bar:
+    with progress_bar(total=len(remaining), desc=config.decoder, unit="clip") as bar:
         for batch in loader:
             skipped += batch["skipped"]
             bar.update(len(batch["skipped"]))

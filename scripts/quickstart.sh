@@ -8,9 +8,12 @@ source scripts/environment.sh requirements.txt
 corpus=data/quickstart_corpus
 run=saved/quickstart
 
+echo "[1/3] a corpus of synthetic speech"
 python scripts/make_synthetic_corpus.py --out "$corpus" --hours 3 --voices 200 --style basics --seed 1
+echo "[2/3] training (a few minutes when the machine is otherwise idle)"
 python train.py -cn=quickstart trainer.resume_from=auto
 
+echo "[3/3] transcribing and scoring voices and sentences that were never heard"
 table=""
 for decoder in greedy beam; do
     python inference.py checkpoint="$run" data_dir="$corpus/test" save_dir="$run/predictions/$decoder" \

@@ -18,7 +18,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -28,6 +27,7 @@ from src.transforms import LogMel, SpecAugment  # noqa: E402
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError, door  # noqa: E402
 from src.utils.plots import Clip, waveform_and_spectrogram_figure  # noqa: E402
+from src.utils.progress import progress_bar  # noqa: E402
 from src.utils.seeding import addressed_rng  # noqa: E402
 
 CONFIGS = ROOT / "src" / "configs"
@@ -139,7 +139,9 @@ def make_gallery(
 
     if transforms.waveform is not None:
         together = transforms.waveform(audio, addressed_rng(seed, "all_together"))
-        for step, augmentation in tqdm(transforms.waveform.augmentations.items(), unit="augmentation"):
+        for step, augmentation in progress_bar(
+            transforms.waveform.augmentations.items(), unit="augmentation"
+        ):
             augmentation.p = 1.0
             changed = augmentation(audio, addressed_rng(seed, step))
             after = Clip("after", changed, features_of(changed, normalize=False))

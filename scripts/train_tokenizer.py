@@ -12,20 +12,21 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.text_encoder import BPETextEncoder, normalize, train_bpe  # noqa: E402
 from src.text_encoder.corpus import read_lines, text_files  # noqa: E402
 from src.utils.errors import TextError, UserError, door  # noqa: E402
+from src.utils.progress import progress_bar  # noqa: E402
 
 
 def read_corpus(paths: list[Path]) -> tuple[list[str], list[TextError]]:
     """Normalised, non-empty lines of all files, and why some files could not be read."""
     lines: list[str] = []
     skipped: list[TextError] = []
-    for file in tqdm([file for path in paths for file in text_files(path)], desc="reading", unit="file"):
+    for file in progress_bar(
+        [file for path in paths for file in text_files(path)], desc="reading", unit="file"
+    ):
         try:
             lines += filter(None, [normalize(line) for line in read_lines(file)])
         except TextError as error:

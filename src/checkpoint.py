@@ -9,6 +9,7 @@ README.md           data, steps and scores
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from src.model import SpeechModel
 from src.text_encoder import TextEncoder, load_text_encoder
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.safe_build import safe_build
+from src.utils.safe_build import allowed_targets, safe_build
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 
@@ -173,6 +174,11 @@ class Checkpoint:
             raise UserError(
                 f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}"
             )
+        for key in overrides or {}:
+            target = allowed_targets().get(decoders[name].get("_target_"))
+            known = [*inspect.signature(target).parameters] if target else [key]
+            if key not in known:
+                raise UserError(f"search.{key} is unknown to decoder={name}; it has: {', '.join(known)}")
         search = safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
         # Parts of a model can be called too.
         if not callable(search) or not type(search).__module__.startswith("src.decoding."):

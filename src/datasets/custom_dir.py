@@ -32,7 +32,10 @@ class CustomDirDataset(SpeechDataset):
                     f"data_dir={root} has no audio/ folder; give the folder above it, {root.parent}"
                 )
             problem = "has no audio/ folder" if root.is_dir() else "does not exist"
-            raise UserError(f"data_dir={root} {problem}; put the recordings into {audio_dir}")
+            remedy = f"put the recordings into {audio_dir}"
+            if root.is_dir():
+                remedy += f", or let scripts/prepare_folder.py {root} --out NEW_FOLDER arrange them"
+            raise UserError(f"data_dir={root} {problem}; {remedy}")
         texts_dir = Path(transcriptions_dir) if transcriptions_dir else root / "transcriptions"
         if transcriptions_dir and not texts_dir.is_dir():
             raise UserError(f"transcriptions_dir={texts_dir} does not exist; correct or leave it out")

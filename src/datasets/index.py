@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from src.datasets.audio_io import probe_duration
 from src.utils.errors import AudioError, UserError
+from src.utils.progress import progress_bar
 
 SCHEMA = pa.schema(
     [
@@ -190,7 +190,7 @@ def _write(
 ) -> None:
     with ThreadPoolExecutor() as pool:
         probes = pool.map(_duration_or_reason, entries, repeat(probe))
-        shown = tqdm(
+        shown = progress_bar(
             probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000
         )
         durations = list(shown)

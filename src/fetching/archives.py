@@ -23,9 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tqdm import tqdm
-
 from src.utils.errors import UserError
+from src.utils.progress import progress_bar
 
 MAX_RATIO = 100  # unpacked bytes per packed byte; speech as WAV stays below 5
 FREE_BYTES = 1 << 30  # what even a tiny archive may hold
@@ -103,7 +102,7 @@ def unpack(
 def _extract(members: Iterator[Member], archive: Path, folder: Path, limit: int, max_members: int) -> None:
     room = shutil.disk_usage(folder).free
     total = 0
-    bar = tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True, leave=False)
+    bar = progress_bar(desc=f"unpacking {archive.name}", unit="B", unit_scale=True, leave=False)
     with bar:
         for count, (name, declared, content) in enumerate(members, start=1):
             if count > max_members:

@@ -24,6 +24,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from src.utils.errors import UserError
+from src.utils.progress import progress_bar
 
 ATTEMPTS = 5
 TIMEOUT_S = 60
@@ -189,7 +190,7 @@ def _transfer(link: str, into_dir: Path, part: _Part) -> Path:
 
 
 def _bar(name: str, total: int | None, done: int) -> tqdm:
-    return tqdm(desc=name, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024)
+    return progress_bar(desc=name, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024)
 
 
 def _range_start(headers: Message) -> int:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from src.synthetic_speech.espeak import SAMPLE_RATE, Voice, espeak_version, speak
 from src.synthetic_speech.sentences import grammar_sentences, text_sentences
 from src.synthetic_speech.voices import draw_voices
 from src.utils.errors import UserError
+from src.utils.progress import progress_bar
 from src.utils.seeding import addressed_rng
 
 VERSION = 1  # raise it when the same settings no longer give the same bytes
@@ -146,11 +146,11 @@ def speak_missing(clips: list[Clip], processes: int, name: str) -> tuple[list[fl
     work = [clips[i] for i in missing]
     progress = {"total": len(work), "desc": name, "unit": "clip", "disable": not work}
     if processes == 1 or len(work) < 50:  # starting processes costs more than 50 clips
-        made = list(tqdm(map(write, work), **progress))
+        made = list(progress_bar(map(write, work), **progress))
     else:
         pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
         try:
-            made = list(tqdm(pool.map(write, work, chunksize=8), **progress))
+            made = list(progress_bar(pool.map(write, work, chunksize=8), **progress))
         except BrokenProcessPool:
             remedy = "a process was killed (out of memory?); run again with --processes 1"
             raise UserError(f"{clips[0].folder}: {remedy}") from None

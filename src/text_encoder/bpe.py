@@ -106,7 +106,7 @@ def train_bpe(lines: Iterable[str], vocab_size: int) -> bytes:
         )
     except RuntimeError as error:
         if too_high := re.search(r"value <= (\d+)", str(error)):
-            remedy = f"too large for this text: at most {too_high[1]}; lower it or add text"
+            remedy = f"too large for this text; give --vocab-size {too_high[1]} or less, or add text"
         elif too_low := re.search(r"required_chars\. \d+ vs (\d+)", str(error)):
             remedy = f"too small for the letters of this text: at least {too_low[1]}"
         else:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder
 from src.trainer.step import TrainingStep
+from src.utils.progress import progress_bar
 
 
 @dataclass
@@ -45,7 +45,7 @@ def evaluate(
     references: dict[str, str] = {}
     predictions: dict[str, dict[str, str]] = {name: {} for name in searches}
     skipped = []
-    for batch in tqdm(batches, desc=progress, leave=False, disable=progress is None):
+    for batch in progress_bar(batches, desc=progress, leave=False, disable=progress is None):
         skipped += batch["skipped"]
         if "tokens" not in batch:
             continue

@@ -43,7 +43,9 @@ def initialise_from(
     }
     model.load_state_dict({**ours, **taken})
     fresh = sorted(set(ours) - set(taken))
-    print(
-        f"started from {checkpoint.path}: {len(taken)} tensors taken, {len(fresh)} new ({', '.join(fresh) or 'none'})"
-    )
+    new = "all its tensors taken"
+    if fresh:
+        reason = "its shape differs" if same_tokens else "the tokens differ"
+        new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason}: {', '.join(fresh)}"
+    print(f"started from {checkpoint.path}: {new}")
     return fresh

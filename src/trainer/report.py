@@ -45,6 +45,16 @@ class Reporter:
         self.writers.start(run_dir, config, resume=resume)
         self.started = True
 
+    def introduce(self, trainer: Any) -> None:
+        """One line on what is about to run, where, and on how much."""
+        parameters = sum(p.numel() for p in trainer.step.model.parameters())
+        data = trainer.train_loader.dataset.dataset
+        hours, dtype = data.durations.sum() / 3600, str(trainer.dtype).removeprefix("torch.")
+        self.say(
+            f"{parameters:,} parameters, {len(data)} clips ({hours:.2f} h), {trainer.total_steps} steps "
+            f"on {trainer.device} in {dtype}; run folder {trainer.folder.directory}"
+        )
+
     def note_skipped(self, skipped: list) -> None:
         for item in skipped:
             if item.id not in self.skipped:

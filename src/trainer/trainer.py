@@ -32,6 +32,7 @@ from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
 from src.utils.devices import choose_device, choose_precision
 from src.utils.errors import UserError
+from src.utils.progress import progress_bar
 from src.utils.seeding import addressed_rng
 
 # Losses are sums over some thousand tokens, so fp16 needs a smaller scale than the usual 65536.
@@ -121,8 +122,11 @@ class Trainer:
             self.reporter.start(self.folder.directory, self.config, resumed)
         for loader in filter(None, (self.train_loader, self.dev_loader)):
             self.reporter.note_skipped(loader.dataset.dataset.skipped)
+        self.reporter.introduce(self)
         started = time.monotonic() - self.seconds
-        bar = tqdm(total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05)
+        bar = progress_bar(
+            total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05
+        )
         self.reporter.bar = bar
         try:
             with StopSignals() as self.stop:
@@ -133,6 +137,7 @@ class Trainer:
                         bar.close()
                         print(f"stopped at step {self.steps}; add trainer.resume_from=auto to go on")
                         raise SystemExit(130)
+                self._save_unless_there()  # before it is scored, which takes time
             self._final_evaluation()
         finally:
             bar.close()
@@ -265,9 +270,8 @@ class Trainer:
         self._save(is_best)
 
     def _final_evaluation(self) -> None:
-        """Saves the end of the run, then scores its best checkpoint with every search."""
+        """Scores the end of the run, then its best checkpoint with every search."""
         if self.dev_loader is None:
-            self._save_unless_there()
             return
         self._evaluate_and_save()
         best = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import sys
@@ -31,12 +32,27 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
             return _completed(hydra.compose(name, overrides), name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
-            advice = "quote a value with ( ) , or = twice: 'key=\"a,b\"'"
-        else:
-            advice = "configs: " + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
-        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}; {advice}") from None
+        if unknown := re.search("Could not override '([^']+)'", detail):
+            raise UserError(_unknown_key(unknown[1], name)) from None
+        if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
+            detail += "; quote a value with ( ) , or = twice: 'key=\"a,b\"'"
+        elif "primary config" in detail:
+            detail += "; configs: " + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}") from None
+
+
+def _unknown_key(key: str, name: str) -> str:
+    """What to say of an override of a setting that the config ``name`` does not have."""
+    group, _, last = key.rpartition(".")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = OmegaConf.create(_plain(name))
+    siblings = OmegaConf.select(config, group) if group else config
+    names = [str(sibling) for sibling in siblings] if OmegaConf.is_dict(siblings) else []
+    if like := difflib.get_close_matches(last, names, n=1):
+        return f"{key} is unknown to -cn={name}; did you mean {f'{group}.' if group else ''}{like[0]}?"
+    known = f"; {group or 'the config'} has: {', '.join(names)}" if names else ""
+    return f"{key} is not in -cn={name}{known}; to add it all the same, write +{key}=..."
 
 
 def _completed(config: DictConfig, name: str) -> DictConfig:

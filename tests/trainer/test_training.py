@@ -54,6 +54,20 @@ def test_killed_between_the_pointers_the_best_checkpoint_is_still_found(make_tra
     assert dev.trainer.best == 1.0 and dev.trainer.folder.pointed("last").name == "step-4"
 
 
+def test_stopped_while_its_end_is_scored_a_run_keeps_its_end(make_trainer, monkeypatch):
+    trainer = make_trainer("trainer.max_steps=3", "trainer.evaluate_every_epochs=null")
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "evaluate", stopped)
+        trainer.run()
+    assert trainer.folder.pointed("last").name == "step-3"
+    again = make_trainer("trainer.max_steps=3", "trainer.evaluate_every_epochs=null", RESUME)
+    assert again.run().name == "step-3" and again.evaluated_step == 3
+
+
 def test_a_lost_pointer_to_the_best_is_chosen_anew(make_trainer, dev):
     settings = [EACH, "trainer.monitor=loss"]
     dev.losses = [1.0, 3.0, 2.0]
