@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from src.datasets.audio_io import to_mono
-from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_audio, find_below
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import AudioError, UserError
+from src.utils.files import read_text
 
 LINE = re.compile(r"(?:<s>)?(?P<text>.*?)(?:</s>)?\s*\((?P<id>[^()\s]+)\)\s*")
 DEV_EVERY = 10

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
 from src.utils.errors import UserError
+from src.utils.files import read_text
 
 
 class CommonVoiceDataset(SpeechDataset):

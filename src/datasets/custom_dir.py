@@ -7,7 +7,7 @@ from pathlib import Path
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.utils.errors import TextError, UserError
-from src.utils.files import audio_files
+from src.utils.files import audio_files, read_text
 
 
 class CustomDirDataset(SpeechDataset):
@@ -15,8 +15,8 @@ class CustomDirDataset(SpeechDataset):
 
     An id is the path below ``audio/`` without the suffix; links to folders are followed. Two recordings of
     one id (``a.wav`` beside ``a.flac``) are both left out and named, because which one is meant cannot be
-    known. A transcript that is not UTF-8 leaves its recording out of training, but not out of transcription
-    (``unreadable_texts`` names it).
+    known. A transcript that is not UTF-8 leaves its recording out of training, where it is named, but not out
+    of transcription.
 
     Raises ``UserError`` when there is no such folder or no recording in it.
     """
@@ -24,7 +24,7 @@ class CustomDirDataset(SpeechDataset):
     def __init__(self, data_dir: str | Path, transcriptions_dir: str | Path | None = None, **limits) -> None:
         if data_dir is None:
             raise UserError("data_dir is not set; add data_dir=FOLDER (a folder with audio/ in it)")
-        root = Path(data_dir)
+        root = Path(str(data_dir))
         audio_dir = root / "audio"
         if not audio_dir.is_dir():
             if root.name == "audio" and root.is_dir():
@@ -45,7 +45,6 @@ class CustomDirDataset(SpeechDataset):
         by_id: dict[str, list[Path]] = {}
         for file in files:
             by_id.setdefault(file.relative_to(audio_dir).with_suffix("").as_posix(), []).append(file)
-        self.unreadable_texts: list[Skipped] = []
         entries, skipped = [], []
         for utterance_id, paths in by_id.items():
             if len(paths) > 1:
@@ -63,27 +62,17 @@ class CustomDirDataset(SpeechDataset):
                 skipped.append(Skipped(utterance_id, str(paths[0]), reason))
                 continue
             speaker = utterance_id.rpartition("/")[0] or None
-            entries.append(Entry(utterance_id, str(paths[0]), self._text(texts_dir, utterance_id), speaker))
+            entries.append(Entry(utterance_id, str(paths[0]), _text(texts_dir, utterance_id), speaker))
         super().__init__(entries, skipped, name=root.resolve().name, **limits)
 
-    def _text(self, texts_dir: Path, utterance_id: str) -> str | None:
-        file = texts_dir / f"{utterance_id}.txt"
-        try:
-            return read_text(file).strip() if file.is_file() else None
-        except TextError as error:
-            self.unreadable_texts.append(Skipped(utterance_id, str(file), str(error)))
-            return None
+
+def _text(texts_dir: Path, utterance_id: str) -> str | None:
+    file = texts_dir / f"{utterance_id}.txt"
+    try:
+        return read_text(file).strip() if file.is_file() else None
+    except TextError:
+        return None
 
 
 def _is_unicode(name: str) -> bool:
     return name.encode(errors="ignore").decode() == name
-
-
-def read_text(file: Path) -> str:
-    """The content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except OSError as error:
-        raise TextError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None

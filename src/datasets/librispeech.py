@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, Skipped
 from src.datasets.speech_dataset import SpeechDataset
 from src.datasets.tree import find_below
 from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import TextError, UserError
+from src.utils.files import read_text
 
 
 class LibriSpeechDataset(SpeechDataset):

@@ -7,11 +7,11 @@ import math
 from pathlib import Path, PurePath
 from typing import Any
 
-from src.datasets.custom_dir import read_text
 from src.datasets.index import Entry, checked_id
 from src.datasets.speech_dataset import SpeechDataset
 from src.text_encoder.corpus import TEXT_KEYS
 from src.utils.errors import UserError
+from src.utils.files import read_text
 
 AUDIO_KEYS = ("audio", "audio_filepath", "audio_path", "path")
 DURATION_KEYS = ("duration", "duration_s")

@@ -1,4 +1,4 @@
-"""Which files a folder holds."""
+"""Which files a folder holds, and texts in them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from src.utils.audio import AUDIO_SUFFIXES
+from src.utils.errors import TextError
 
 
 def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
@@ -31,3 +32,13 @@ def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Pat
 def audio_files(root: Path) -> list[Path]:
     """Every audio file below ``root``, as ``files_below`` finds them."""
     return files_below(root, AUDIO_SUFFIXES)
+
+
+def read_text(file: Path) -> str:
+    """The content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise TextError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None

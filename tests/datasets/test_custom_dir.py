@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.datasets import CustomDirDataset, Entry, SpeechDataset
+from src.datasets import CustomDirDataset, Entry, PreparedDataset, Skipped, SpeechDataset
 from src.datasets.index import Index, build_index, cache_dir
+from src.text_encoder import CharTextEncoder
 from src.utils.errors import AudioError, UserError
 
 
@@ -47,15 +48,15 @@ def test_two_recordings_of_one_id_are_both_left_out_and_named(tmp_path, write_to
 
 
 @pytest.mark.parametrize("content", ["schön".encode("latin-1"), "hello".encode("utf-16")])
-def test_a_transcript_in_another_encoding_is_named_but_the_recording_stays(
+def test_a_transcript_in_another_encoding_is_named_in_training_but_the_recording_stays(
     tmp_path, write_tone, content
 ) -> None:
     write_tone(tmp_path / "audio/a.wav")
     write_text(tmp_path / "transcriptions/a.txt", content)
     dataset = CustomDirDataset(tmp_path)
     assert dataset.ids == ["a"] and dataset.texts == [None]
-    (unreadable,) = dataset.unreadable_texts
-    assert unreadable.id == "a" and "a.txt: not UTF-8" in unreadable.reason
+    skipped = PreparedDataset(dataset, CharTextEncoder())[0]
+    assert isinstance(skipped, Skipped) and "no readable transcript (UTF-8)" in skipped.reason
 
 
 def test_broken_recordings_cost_nothing_else(tmp_path, write_tone) -> None:
