@@ -62,7 +62,7 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     [
         ("a.txt", "naïve".encode("latin-1"), "not UTF-8"),
         ("a.txt.gz", b"plain", "cannot be read"),
-        ("a.txt.gz", gzip.compress(b"hello " * 1000)[:-20], "cannot be read"),
+        ("a.txt.gz", gzip.compress(b"hello " * 1000, mtime=0)[:-20], "cannot be read"),
         ("a.jsonl", b"{", "manifest"),
         ("a.jsonl", b"[1]\n", "manifest"),
         ("a.tsv", b"only one column\n", "manifest"),
