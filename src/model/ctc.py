@@ -19,6 +19,7 @@ class CTCModel(SpeechModel):
             too few, while attention and convolutions over twice the frames would cost twice the time.
 
     Example:
+        >>> import torch
         >>> from src.model.encoders import MLPEncoder
         >>> from src.transforms import LogMel
         >>> model = CTCModel(LogMel(80), MLPEncoder(80, dim=32, stack=4), vocab_size=29, upsampling=2)
