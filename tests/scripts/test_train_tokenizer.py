@@ -33,7 +33,10 @@ def test_a_vocabulary_too_large_for_the_text_is_one_line(tmp_path: Path) -> None
     (tmp_path / "a.txt").write_text("a b c", encoding="utf-8")
     done = train(tmp_path, "a.txt", "--out", "out", "--vocab-size", "4000")
     assert done.returncode == 2
-    assert "error: vocabulary of 4000: too large for this text; give --vocab-size" in done.stderr.splitlines()[-1]
+    assert (
+        "error: vocabulary of 4000: too large for this text; give --vocab-size"
+        in done.stderr.splitlines()[-1]
+    )
     assert not (tmp_path / "out").exists()
 
 
