@@ -19,11 +19,13 @@ class EMA:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[name].lerp_(value, 1 - decay)
-            else:
-                self.average[name].copy_(value)
+        state = model.state_dict()
+        smooth = [name for name, value in state.items() if value.dtype.is_floating_point]
+        torch._foreach_lerp_(
+            [self.average[name] for name in smooth], [state[name] for name in smooth], 1 - decay
+        )
+        for name in state.keys() - set(smooth):
+            self.average[name].copy_(state[name])
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from src.model.dropout import Dropout
 from src.model.encoders.attention import ATTENTIONS
+from src.model.encoders.convolutions import DepthwiseConv1d
 from src.model.encoders.subsampling import Conv2dSubsampling
 from src.model.normalization import build_norm
 from src.utils.masks import valid_positions
@@ -38,11 +39,9 @@ class ConvolutionModule(nn.Module):
 
     def __init__(self, dim: int, kernel_size: int, dropout: float, norm: str) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd, so that a frame sits in the middle")
         self.norm = nn.LayerNorm(dim)
         self.gate = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.depthwise = DepthwiseConv1d(dim, kernel_size)
         self.depthwise_norm = build_norm(norm, dim)
         self.output = nn.Linear(dim, dim)
         self.dropout = Dropout(dropout)
@@ -50,8 +49,7 @@ class ConvolutionModule(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] -> [B, T, D]."""
         x = F.glu(self.gate(self.norm(x)), dim=-1) * valid.unsqueeze(-1)
-        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
-        x = F.silu(self.depthwise_norm(x, valid))
+        x = F.silu(self.depthwise_norm(self.depthwise(x), valid))
         return self.dropout(self.output(x))
 
 

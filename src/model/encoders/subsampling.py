@@ -1,13 +1,13 @@
 """Convolutional subsampling: log-mel frames in, one vector for every four of them out.
 
-Padding is set to zero before each convolution, so a clip's vectors never depend on its neighbours.
+Padding is set to zero around each convolution, so a clip's vectors never depend on its neighbours.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.model.encoders.convolutions import Conv2d
 from src.utils.masks import valid_positions
 
 
@@ -27,8 +27,8 @@ class Conv2dSubsampling(nn.Module):
         channels = channels or dim
         self.convolutions = nn.ModuleList(
             [
-                nn.Conv2d(1, channels, kernel_size=3, stride=2, padding=1),
-                nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1),
+                Conv2d(1, channels, kernel_size=3, stride=2, padding=1),
+                Conv2d(channels, channels, kernel_size=3, stride=2, padding=1),
             ]
         )
         bins = self.output_lengths(num_features)
@@ -42,11 +42,11 @@ class Conv2dSubsampling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """features [B, T, F], lengths [B] -> [B, ceil(T/4), D], [B]."""
-        x = features.unsqueeze(1)  # [B, 1, T, F]
+        x = (features * valid_positions(lengths, features.size(1)).unsqueeze(-1)).unsqueeze(1)
         for convolution in self.convolutions:
-            x = x * valid_positions(lengths, x.size(2))[:, None, :, None]
-            x = F.relu(convolution(x))
             lengths = (lengths + 1) // 2
+            x = convolution(x)
+            x = x.mul_(valid_positions(lengths, x.size(2))[:, None, :, None]).relu_()
         B, C, T, bins = x.size()
         x = x.permute(0, 2, 1, 3).reshape(B, T, C * bins)
         return self.projection(x), lengths
