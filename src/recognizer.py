@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,9 @@ from src.text_encoder import TextEncoder
 from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
+from src.utils.memory import halves, is_out_of_memory
 
 WORD_START = "▁"
-OUT_OF_MEMORY = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
 
 @dataclass
@@ -114,18 +113,16 @@ class Recognizer:
         """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""
         try:
             return self.recognize(batch), {}
-        except (RuntimeError, MemoryError) as error:  # CUDA's and the CPU's allocators raise RuntimeErrors
-            if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
         ids, lengths = batch["utterance_id"], batch["audio_lengths"]
         if len(ids) == 1:
             return [], {ids[0]: int(lengths[0]) / SAMPLE_RATE}
         transcripts: list[Transcript] = []
         too_long: dict[str, float] = {}
-        for half in (slice(len(ids) // 2), slice(len(ids) // 2, None)):
-            audio = batch["audio"][half, : int(lengths[half].max())]
-            part = {"utterance_id": ids[half], "audio": audio, "audio_lengths": lengths[half]}
-            found, left_out = self.recognize_in_memory(part)
+        for half in halves(batch):
+            found, left_out = self.recognize_in_memory(half)
             transcripts += found
             too_long |= left_out
         return transcripts, too_long

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
+from src.trainer.optimization import StepReport
 from src.utils.audio import SAMPLE_RATE
 from src.utils.plots import spectrogram_figure
 from src.utils.seeding import addressed_rng
@@ -61,23 +62,27 @@ class Reporter:
                 self.say(f"skipped {item.id}: {item.reason}")
             self.skipped[item.id] = item.reason
 
-    def note_batch(self, batch: dict, too_short: list[str]) -> None:
-        """One micro-batch; ``too_short`` are ids whose transcript has no alignment."""
-        self.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
-        self.example = batch
-        for utterance_id in too_short:
-            reason = "its transcript has more symbols than the model has frames for it; its loss counts as 0"
-            if utterance_id not in self.skipped:
-                self.say(f"{utterance_id}: {reason}")
-            self.skipped[utterance_id] = reason
-        self.counts["too_short"] += len(too_short)
-
-    def note_step(self, step: int, parts: dict[str, float], norm: float, lr: float, log: bool) -> None:
-        """One optimizer step: loss parts per token, gradient norm before clipping, learning rate."""
-        loss = sum(parts.values())
-        self.losses.append(loss)
-        if not np.isfinite(norm):
+    def note_step(self, step: int, report: StepReport, lr: float, log: bool) -> None:
+        """One optimizer step and its learning rate."""
+        for batch in report.batches:
+            self.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
+            self.example = batch
+        for utterance_id in report.too_short:
+            self._note_unusable(
+                utterance_id,
+                "its transcript has more symbols than the model has frames for it; its loss counts as 0",
+            )
+        for utterance_id, seconds in report.too_long.items():
+            self._note_unusable(
+                utterance_id,
+                f"{seconds:.1f} s are too long for the memory; lower the data set's max_duration_s",
+            )
+        if report.dropped:
             self.counts["bad_steps"] += 1
+            self.say(f"step {step}: left out, {report.dropped}")
+        self.counts["too_short"] += len(report.too_short)
+        parts, norm = report.parts, report.norm
+        self.losses.append(sum(parts.values()))
         if not log:
             return
         elapsed = max(1e-9, time.monotonic() - self.since)
@@ -96,6 +101,11 @@ class Reporter:
         )
         self._show(loss=f"{np.mean(self.losses):.3f}", lr=f"{lr:.1e}", speed=f"{self.audio_s / elapsed:.0f}x")
         self.losses, self.audio_s, self.since = [], 0.0, time.monotonic()
+
+    def _note_unusable(self, utterance_id: str, reason: str) -> None:
+        if utterance_id not in self.skipped:
+            self.say(f"{utterance_id}: {reason}")
+        self.skipped[utterance_id] = reason
 
     def note_evaluation(self, step: int, evaluation: Evaluation, search: str) -> None:
         """Dev scores, random samples with audio and picture, and one augmented training clip."""

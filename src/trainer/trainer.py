@@ -1,8 +1,7 @@
 """The training loop, for every family: it knows batches, one TrainingStep and files, but no model.
 
-Gradients are of sums and are divided once by the step's normaliser, so accumulating micro-batches equals one
-large batch. Each step's random numbers (dropout) are addressed by (seed, step): a resumed run repeats nothing
-and needs no generator state.
+Each step's random numbers (dropout) are addressed by (seed, step): a resumed run repeats nothing and needs no
+generator state.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ from src.checkpoint import Checkpoint, write_checkpoint
 from src.logger import Writers
 from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
-from src.trainer.evaluation import Evaluation, evaluate, to_device
+from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.initialise import initialise_from
 from src.trainer.interruption import StopSignals
+from src.trainer.optimization import Optimization
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, model_card
 from src.trainer.resuming import restore, training_state
@@ -33,10 +33,6 @@ from src.trainer.step import TrainingStep
 from src.utils.devices import choose_device, choose_precision
 from src.utils.errors import UserError
 from src.utils.progress import progress_bar
-from src.utils.seeding import addressed_rng
-
-# Losses are sums over some thousand tokens, so fp16 needs a smaller scale than the usual 65536.
-FIRST_SCALE = 64.0
 
 
 class Trainer:
@@ -85,10 +81,17 @@ class Trainer:
         self.dev_loader = dev_loader
         self.config = config
         self.folder = RunFolder(run_dir)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, init_scale=FIRST_SCALE, enabled=self.dtype == torch.float16
-        )
         self.ema = EMA(step.model, options.ema_decay) if options.ema_decay else None
+        self.optimization = Optimization(
+            self.step,
+            optimizer,
+            self.ema,
+            self.device,
+            self.dtype,
+            clip_norm=options.clip_norm,
+            max_bad_steps=options.max_bad_steps,
+            seed=seed,
+        )
         self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
         # Without max_steps an estimate for the schedule: shuffled epochs differ by a few batches.
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
@@ -105,7 +108,6 @@ class Trainer:
         self.position = 0  # micro-batches done in this pass
         self.best = float("inf")
         self.evaluations_without_gain = 0
-        self.bad_steps = 0  # in a row, with a NaN or infinite gradient
         self.empty_steps = 0  # in a row, without a single usable clip
         self.evaluated_step = 0  # the last step that was scored on dev ...
         self.scores: dict[str, float] = {}  # ... and its scores
@@ -178,68 +180,25 @@ class Trainer:
         return after_epoch or (steps is not None and self.steps % steps == 0)
 
     def _optimizer_step(self, group: list[dict]) -> None:
-        """Accumulates the gradients of ``group`` and updates the weights once."""
-        self.step.train()
-        torch.manual_seed(int(addressed_rng(self.seed, "step", self.steps).integers(2**62)))
-        normalizer, parts = 0, {}
+        """One update of the weights, and of the schedule, from the usable micro-batches of ``group``."""
         for batch in group:
             self.reporter.note_skipped(batch["skipped"])
-            if "tokens" not in batch:
-                continue
-            batch = to_device(batch, self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                losses, _ = self.step(batch)
-            self.scaler.scale(losses["loss_sum"]).backward()
-            normalizer = normalizer + losses["normalizer"]
-            for name, value in losses["parts"].items():
-                parts[name] = parts.get(name, 0.0) + value
-            self.reporter.note_batch(batch, losses["too_short"])
-        self.empty_steps = 0 if int(normalizer) else self.empty_steps + 1
+        report = self.optimization.run([batch for batch in group if "tokens" in batch], self.steps)
+        self.empty_steps = 0 if report.norm else self.empty_steps + 1
         if self.empty_steps >= self.steps_per_epoch:
             raise UserError(
                 "none of the training clips could be used; the lines above name each and its reason"
             )
-        norm = self._update(int(normalizer)) if int(normalizer) else 0.0
-        self.optimizer.zero_grad(set_to_none=True)
         # A dropped step moves the schedule too, so that the rate is a function of the step alone.
         self.steps += 1
         self.move_schedule(self.steps)
-        self.reporter.note_step(
-            self.steps,
-            {name: float(value) / max(1, int(normalizer)) for name, value in parts.items()},
-            norm,
-            self.optimizer.param_groups[0]["lr"],
-            log=self.steps % self.options.log_every_steps == 0,
-        )
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.reporter.note_step(self.steps, report, lr, log=self.steps % self.options.log_every_steps == 0)
 
     def move_schedule(self, step: int) -> None:
         """To the rate of ``step``; past the schedule's end, where PyTorch's own may raise, the last rate stays."""
         if step < self.total_steps:
             self.scheduler.step()
-
-    def _update(self, normalizer: int) -> float:
-        """Divides, measures, clips and applies the gradient; a NaN or infinite one is dropped. Returns its norm."""
-        self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
-        for gradient in gradients:
-            gradient.div_(normalizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if norm.isfinite():
-            if self.options.clip_norm:
-                torch.nn.utils.clip_grads_with_norm_(self.step.parameters(), self.options.clip_norm, norm)
-            self.scaler.step(self.optimizer)
-            if self.ema:
-                self.ema.update(self.step.model, self.steps)
-            self.bad_steps = 0
-        else:
-            self.bad_steps += 1
-        self.scaler.update()
-        if self.bad_steps >= self.options.max_bad_steps:
-            raise UserError(
-                f"step {self.steps}: the gradient was NaN or infinite {self.bad_steps} times in a row; lower the "
-                f"learning rate, or use trainer.precision=fp32"
-            )
-        return float(norm)
 
     # ---- dev scores and checkpoints ------------------------------------------------------------------------
 

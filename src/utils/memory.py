@@ -1,0 +1,30 @@
+"""When a batch does not fit into the memory: knowing it, and cutting the batch in two."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+WORDS = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """True for Python's error, and for the RuntimeErrors of CUDA's and the CPU's allocators."""
+    return isinstance(error, MemoryError) or bool(WORDS.search(str(error)))
+
+
+def halves(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """A collated batch of two clips or more as two, each padded to its own longest clip.
+
+    >>> import torch
+    >>> batch = {"utterance_id": ["a", "b"], "audio": torch.zeros(2, 9), "audio_lengths": torch.tensor([4, 9])}
+    >>> [(half["utterance_id"], half["audio"].shape) for half in halves(batch)]
+    [(['a'], torch.Size([1, 4])), (['b'], torch.Size([1, 9]))]
+    """
+    middle = len(batch["utterance_id"]) // 2
+    parts = []
+    for rows in (slice(middle), slice(middle, None)):
+        half = {key: value[rows] for key, value in batch.items() if key != "skipped"}
+        half["audio"] = half["audio"][:, : int(half["audio_lengths"].max())]
+        parts.append(half)
+    return parts
