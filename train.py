@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 from omegaconf import DictConfig
 
-from src.trainer import build_trainer
+from src.trainer import Interrupted, build_trainer
 from src.utils.hydra_door import hydra_door
 
 
 @hydra_door(default="quickstart")
 def main(config: DictConfig) -> None:
-    checkpoint = build_trainer(config).run()
+    try:
+        checkpoint = build_trainer(config).run()
+    except Interrupted as stop:
+        words = [word for word in sys.argv if not word.startswith("trainer.resume_from=")]
+        print(f"{stop}; go on with: python {shlex.join(words)} trainer.resume_from=auto")
+        raise SystemExit(stop.status) from None
     print(f"checkpoint: {checkpoint}")
     print(
         f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=predictions decoder=beam"

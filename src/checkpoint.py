@@ -225,6 +225,10 @@ class atomic_directory:
         if kind is not None:
             shutil.rmtree(self.unfinished, ignore_errors=True)
             return
+        for part in self.unfinished.rglob("*"):  # a machine that vanishes must not leave empty files
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
         replaced = self.path.with_name(f".{self.path.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         if self.path.exists():

@@ -1,25 +1,53 @@
-"""Ctrl-C and SIGTERM end a run between two optimizer steps, where its state is whole."""
+"""What ends a run before its end: Ctrl-C, SIGTERM or its time limit, between two steps, where its state is whole."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 
 
-class StopSignals:
-    """``with StopSignals() as stop``: the first signal sets ``stop.requested``; a second Ctrl-C is immediate."""
+class Interrupted(Exception):
+    """A run that stopped before its end and was saved.
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    ``status`` is the exit status that tells it: 130 after a signal, 75 ("try again later") at the time limit.
+    """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, reason: str, step: int, status: int) -> None:
+        super().__init__(f"stopped at step {step} ({reason})")
+        self.status = status
 
-    def __enter__(self) -> StopSignals:
+
+class Interruption:
+    """``with Interruption(time_limit_s) as interruption``: ``reason`` is None until something asks for a stop.
+
+    A second Ctrl-C is immediate.
+    """
+
+    NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+    def __init__(self, time_limit_s: float | None = None) -> None:
+        self.deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+        self.signal: int | None = None
+
+    @property
+    def reason(self) -> str | None:
+        if self.signal is not None:
+            return self.NAMES[self.signal]
+        return (
+            "trainer.time_limit" if self.deadline is not None and time.monotonic() >= self.deadline else None
+        )
+
+    def stop(self, step: int) -> Interrupted:
+        """What to raise once ``step`` is saved."""
+        return Interrupted(self.reason, step, 75 if self.signal is None else 130)
+
+    def __enter__(self) -> Interruption:
         # Only a process's main thread may set handlers; elsewhere (a notebook's worker) signals stay as they are.
         self.installed = threading.current_thread() is threading.main_thread()
         if self.installed:
-            self.previous = {number: signal.signal(number, self._request) for number in self.SIGNALS}
+            self.previous = {number: signal.signal(number, self._request) for number in self.NAMES}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -28,6 +56,6 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.signal = number

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from src.utils.build import Count, Positive, Share, Text, Whole, check_fields
+from src.utils.durations import Duration, seconds
 from src.utils.errors import UserError
 
 
@@ -41,6 +42,11 @@ class TrainerOptions:
     evaluate_every_steps: Count | None = None
     monitor: Text = "wer_greedy"  # dev metric that chooses `best`, lower is better
     patience: Count | None = None  # stop after this many evaluations without a better one
+    save_every: Duration = "10m"  # at the latest, evaluations aside: what a run loses that is killed
+    time_limit: Duration | None = None  # save and stop after this time, before the borrowed GPU goes
+    keep_last: Count = 1  # checkpoints; scripts/average_checkpoints.py takes them
+    keep_best: Count = 1  # by `monitor`
+    keep_every_steps: Count | None = None  # and those of every so many steps, where one was saved
     num_samples: Whole = 5  # transcripts with audio and spectrogram shown at each evaluation
     max_bad_steps: Count = 20  # steps in a row with a NaN or infinite gradient before giving up
     resume_from: Text | None = None  # `auto`: go on where the run in this folder stopped
@@ -54,3 +60,11 @@ class TrainerOptions:
             raise UserError(
                 f"trainer.resume_from={self.resume_from} is unknown; use auto, with the run's own run_name"
             )
+
+    @property
+    def time_limit_s(self) -> float | None:
+        return seconds(self.time_limit) if self.time_limit else None
+
+    @property
+    def save_every_s(self) -> float:
+        return seconds(self.save_every)

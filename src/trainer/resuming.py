@@ -20,6 +20,7 @@ COUNTERS = (
     "empty_steps",
     "evaluated_step",
     "scores",
+    "ranking",
     "seconds",
 )
 

@@ -26,11 +26,16 @@ from src.utils.state_files import load_state, save_state
 STEP = re.compile(r"step-\d+")  # other names in the folder, such as a copy, are the user's own
 
 
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 class RunFolder:
     """The checkpoints of one run below ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keep_last: int = 1) -> None:
         self.directory = Path(directory)
+        self.keep_last = keep_last
         self.checkpoints = self.directory / "checkpoints"
         self._recover()
 
@@ -57,12 +62,31 @@ class RunFolder:
 
     def newest(self) -> Path | None:
         """The checkpoint to resume from: ``last``, or the highest complete step should the pointer be lost."""
-        return self.pointed("last") or max(self._steps(), key=lambda path: int(path.name[5:]), default=None)
+        return self.pointed("last") or next(iter(self.newest_steps()), None)
 
-    def save(self, step: int, write: Callable[[Path], None], state: dict[str, Any], is_best: bool) -> Path:
+    def newest_steps(self) -> list[Path]:
+        """All checkpoints, the newest first."""
+        return sorted(self._steps(), key=_step_of, reverse=True)
+
+    def best_steps(self) -> list[Path]:
+        """The checkpoints that the newest one's record ranks, the best first."""
+        newest = self.newest()
+        ranking = self.load(newest)["counters"]["ranking"] if newest else {}
+        names = sorted(ranking, key=ranking.get)
+        return [self.checkpoints / name for name in names if (self.checkpoints / name).is_dir()]
+
+    def save(
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        state: dict[str, Any],
+        is_best: bool,
+        kept: Callable[[int], bool] = lambda step: False,
+    ) -> Path:
         """Writes ``step-N`` (the shared files through ``write``, and ``training/``), moves pointers, drops old ones.
 
-        Raises ``UserError`` when the disk takes no more; what was there before is still there then.
+        The best, the ``keep_last`` newest and the steps that are ``kept`` stay. Raises ``UserError`` when the disk
+        takes no more; what was there before is still there then.
         """
         directory = self.checkpoints / f"step-{step}"
         try:
@@ -79,9 +103,10 @@ class RunFolder:
             raise UserError(
                 f"{directory}: cannot be saved ({error}); {good}; make room and add trainer.resume_from=auto"
             ) from None
-        kept = {self.pointed("last"), self.pointed("best")}
-        for old in self._steps():
-            if old not in kept:
+        steps = self.newest_steps()
+        stay = {self.pointed("last"), self.pointed("best"), *steps[: self.keep_last]}
+        for old in steps:
+            if old not in stay and not kept(_step_of(old)):
                 shutil.rmtree(old, ignore_errors=True)
         return directory
 

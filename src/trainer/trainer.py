@@ -23,7 +23,7 @@ from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.initialise import initialise_from
-from src.trainer.interruption import StopSignals
+from src.trainer.interruption import Interruption
 from src.trainer.optimization import Optimization
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, model_card
@@ -80,7 +80,7 @@ class Trainer:
         self.train_loader = train_loader
         self.dev_loader = dev_loader
         self.config = config
-        self.folder = RunFolder(run_dir)
+        self.folder = RunFolder(run_dir, options.keep_last)
         self.ema = EMA(step.model, options.ema_decay) if options.ema_decay else None
         self.optimization = Optimization(
             self.step,
@@ -111,12 +111,14 @@ class Trainer:
         self.empty_steps = 0  # in a row, without a single usable clip
         self.evaluated_step = 0  # the last step that was scored on dev ...
         self.scores: dict[str, float] = {}  # ... and its scores
+        self.ranking: dict[str, float] = {}  # checkpoint's name -> its score, of the best ones that are kept
         self.seconds = 0.0  # of training, over all sittings
+        self.saved_at = time.monotonic()
 
     def run(self) -> Path:
         """Trains to the end and returns the best checkpoint (the last one when there is no dev set).
 
-        Ctrl-C or SIGTERM saves where it is and exits with status 130.
+        Ctrl-C, SIGTERM and the time limit save where it is and raise ``Interrupted``.
         """
         self.folder.prepare()
         resumed = self._resume_or_start()
@@ -131,14 +133,14 @@ class Trainer:
         )
         self.reporter.bar = bar
         try:
-            with StopSignals() as self.stop:
+            with Interruption(self.options.time_limit_s) as self.interruption:
+                if self.steps and not self._finished() and self._evaluation_is_due():
+                    self._evaluate_and_save()  # left out when the run was stopped right there
                 while not self._finished():
                     self._epoch(bar, started)
-                    if self.stop.requested and not self._finished():
+                    if self.interruption.reason and not self._finished():
                         self._save_unless_there()
-                        bar.close()
-                        print(f"stopped at step {self.steps}; add trainer.resume_from=auto to go on")
-                        raise SystemExit(130)
+                        raise self.interruption.stop(self.steps)
                 self._save_unless_there()  # before it is scored, which takes time
             self._final_evaluation()
         finally:
@@ -169,9 +171,12 @@ class Trainer:
                 self.epoch, self.position = self.epoch + 1, 0
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
-            if self._evaluation_is_due():
-                self._evaluate_and_save()
-            if self._out_of_steps() or self._out_of_patience() or self.stop.requested:
+            if self.interruption.reason is None:
+                if self._evaluation_is_due():
+                    self._evaluate_and_save()
+                elif time.monotonic() - self.saved_at >= self.options.save_every_s:
+                    self._save(is_best=False)
+            if self._out_of_steps() or self._out_of_patience() or self.interruption.reason:
                 break
 
     def _evaluation_is_due(self) -> bool:
@@ -224,6 +229,7 @@ class Trainer:
             score = evaluation.metrics[self.options.monitor]
             is_best = score < self.best
             self.best = score if is_best else self.best
+            self._rank(score)
             self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
             self.reporter.note_evaluation(self.steps, evaluation, name)
         self._save(is_best)
@@ -257,7 +263,17 @@ class Trainer:
             with self._shared_weights():
                 write_checkpoint(directory, self.step.model, self.config, self.text_encoder, card)
 
-        self.folder.save(self.steps, write, training_state(self), is_best)
+        self.folder.save(self.steps, write, training_state(self), is_best, self._kept)
+        self.saved_at = time.monotonic()
+
+    def _rank(self, score: float) -> None:
+        ranking = {**self.ranking, f"step-{self.steps}": score}
+        self.ranking = dict(sorted(ranking.items(), key=lambda item: item[1])[: self.options.keep_best])
+
+    def _kept(self, step: int) -> bool:
+        """Whether the checkpoint of an earlier step stays (``best`` and the last ones do anyway)."""
+        every = self.options.keep_every_steps
+        return f"step-{step}" in self.ranking or (every is not None and step % every == 0)
 
     def _shared_weights(self) -> AbstractContextManager:
         return self.ema.applied_to(self.step.model) if self.ema else nullcontext()

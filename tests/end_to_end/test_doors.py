@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -338,8 +339,9 @@ def test_a_terminated_run_saves_and_says_how_to_go_on(corpus, tmp_path):
             break
     said = process.stdout.read()
     assert process.wait(timeout=60) == 130
-    assert "add trainer.resume_from=auto to go on" in said
     stopped_at = int((tmp_path / "run" / "checkpoints" / "last").read_text().split("-")[1])
+    goes_on = f"python {shlex.join(['train.py', *map(str, command)])} trainer.resume_from=auto"
+    assert f"stopped at step {stopped_at} (SIGTERM); go on with: {goes_on}" in said
     done = train(corpus, tmp_path, "run", f"trainer.max_steps={stopped_at + 1}", "trainer.resume_from=auto")
     assert f"going on from step {stopped_at}" in done.stdout
 

@@ -195,6 +195,13 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
         ({"num_samples": -1}, "num_samples=-1 must be a whole number of at least 0"),
         ({"init_from": 123}, "init_from=123 must be a text"),
         ({"monitor": None}, "monitor=null"),
+        (
+            {"time_limit": "soon"},
+            "time_limit=soon must be a length of time above 0 such as 11h30m, .*, or null",
+        ),
+        ({"time_limit": 90}, "time_limit=90 must be a length of time"),
+        ({"save_every": "0s"}, "save_every=0s"),
+        ({"save_every": "30m1h"}, "save_every=30m1h"),
     ],
 )
 def test_impossible_options_are_named(options, message):

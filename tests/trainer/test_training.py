@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from types import SimpleNamespace
 
 import pytest
 
+from src.trainer import Interrupted
 from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation
 from src.trainer.run_folder import RunFolder
@@ -174,3 +176,50 @@ def test_a_finished_run_is_finished(make_trainer):
     again = make_trainer(*settings, RESUME)
     again.run()
     assert again.steps == 2 and not again.reporter.started
+
+
+def test_at_its_time_limit_a_run_saves_and_goes_on_later(make_trainer):
+    settings = ["trainer.max_steps=3", "trainer.evaluate_every_epochs=null", "trainer.time_limit=0.001s"]
+    for step in (1, 2):
+        with pytest.raises(Interrupted, match=rf"stopped at step {step} \(trainer.time_limit\)") as stop:
+            make_trainer(*settings, RESUME).run()
+        assert stop.value.status == 75
+    assert make_trainer(*settings, RESUME).run().name == "step-3"
+
+
+def test_an_evaluation_that_the_stop_came_before_is_made_up_for(make_trainer, dev):
+    """Otherwise the best checkpoint would depend on where a run was stopped."""
+    settings = ["trainer.evaluate_every_steps=2", "trainer.monitor=loss", "trainer.max_steps=4"]
+    dev.losses = [9.0, 1.0, 9.0, 2.0]
+    for time_limit in ("0.001s", "0.001s", "1h"):
+        dev.trainer = make_trainer(*settings, f"trainer.time_limit={time_limit}", RESUME)
+        with contextlib.suppress(Interrupted):
+            best = dev.trainer.run()
+    assert best.name == "step-2"
+
+
+def test_saves_between_evaluations_lose_nothing_but_time(make_trainer):
+    quick = make_trainer(
+        "trainer.max_steps=3",
+        "trainer.evaluate_every_epochs=null",
+        "trainer.save_every=0.001s",
+        "trainer.keep_last=9",
+    )
+    quick.run()
+    assert sorted(path.name for path in quick.folder.checkpoints.glob("step-*")) == [
+        "step-1",
+        "step-2",
+        "step-3",
+    ]
+
+
+def test_the_best_checkpoints_stay(make_trainer, dev):
+    dev.losses = [3.0, 1.0, 5.0, 2.0, 4.0, 6.0]
+    settings = [EACH, "trainer.monitor=loss", "trainer.max_steps=6", "trainer.keep_best=2"]
+    dev.trainer = make_trainer(*settings, "trainer.keep_every_steps=3", "trainer.time_limit=0.001s")
+    with pytest.raises(Interrupted):
+        dev.trainer.run()
+    dev.trainer = make_trainer(*settings, "trainer.keep_every_steps=3", RESUME)
+    assert dev.trainer.run().name == "step-2"
+    kept = sorted(path.name for path in dev.trainer.folder.checkpoints.glob("step-*"))
+    assert kept == ["step-2", "step-3", "step-4", "step-6"]
