@@ -45,7 +45,7 @@ def main(config: DictConfig) -> None:
         raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
     dataset = build(config.datasets[config.split])
     if len(dataset) == 0 and not dataset.skipped:
-        raise UserError(f"data_dir={config.data_dir}: no recordings found")
+        raise UserError(f"{dataset.name}: no recordings found; check its folder and its limits")
     if references_dir is not None:
         write_references(dataset, TranscriptFolder(references_dir, "references_dir"))
     made_with = (checkpoint.fingerprint(), config.decoder, search_settings, dataset.name)
@@ -56,7 +56,9 @@ def main(config: DictConfig) -> None:
     if skipped:
         print(f"{len(skipped)} of {written + len(skipped)} recordings were skipped")
     if skipped and not written:
-        raise UserError(f"data_dir={config.data_dir}: none of its recordings could be transcribed")
+        raise UserError(
+            f"{dataset.name}: none of its recordings could be transcribed; the lines above say why"
+        )
 
 
 def write_references(dataset: SpeechDataset, folder: TranscriptFolder) -> None:

@@ -140,6 +140,8 @@ class Recognizer:
 
     def _words(self, hypothesis: Hypothesis) -> list[tuple[str, float, float, float]]:
         """Groups tokens at word starts; a word's confidence is the geometric mean of its tokens' posteriors."""
+        if len(hypothesis.token_times) != len(hypothesis.tokens) or not hypothesis.token_log_probs:
+            return []
         groups: list[list[int]] = []
         for position, token in enumerate(hypothesis.tokens):
             piece = self.text_encoder.tokens[token]

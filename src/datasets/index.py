@@ -1,4 +1,4 @@
-"""The index of a corpus: one memory-mapped Arrow table, so that ten million rows cost no memory.
+"""The index of a corpus: one memory-mapped Arrow table: once it is made, its rows cost no memory.
 
 Columns: id, path, text (as written in the corpus, null when there is none), duration_s, speaker. Durations
 take time to probe, so an index is cached on disk under a name made of its source and of every file's size
@@ -127,16 +127,21 @@ def build_index(
     """The index of ``entries``, from the cache when nothing changed.
 
     ``skipped`` is what the corpus itself left out; ``probe`` gives the seconds of an entry that states none.
-    A recording that is listed twice is used once. A cached failure is not believed: what could not be read
-    is probed again, because its cause may be gone.
+    A recording that is listed twice is used once, and an id names the first recording that has it. A cached
+    failure is not believed: what could not be read is probed again, because its cause may be gone.
     """
     first: dict[tuple[str, str], Entry] = {}
+    owner: dict[str, str] = {}
     skipped = list(skipped)
     for entry in entries:
         if (entry.id, entry.path) in first:
             skipped.append(Skipped(entry.id, entry.path, f"{entry.path}: listed again; used once"))
+        elif entry.id in owner:
+            reason = f"{entry.path}: {owner[entry.id]} has the same id; give it another one"
+            skipped.append(Skipped(entry.id, entry.path, reason))
         else:
             first[entry.id, entry.path] = entry
+            owner[entry.id] = entry.path
     entries = list(first.values())
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for entry in entries:

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Hypothesis:
-    """One candidate transcription of one utterance. A search returns, per utterance, a list of them, best first."""
+    """One candidate transcription of one utterance. A search returns, per utterance, a list of them, best first.
+
+    ``token_times`` and ``token_log_probs`` have one number a token, or are empty where a search does not know them.
+    """
 
     tokens: list[int]  # without blank, begin or end
     score: float  # the ranking total, natural log
-    parts: dict[str, float] = field(default_factory=dict)  # "acoustic" and each scorer's weighted share
-    token_times: list[int] = field(default_factory=list)  # encoder frame in which each token was emitted
+    parts: dict[str, float] = field(
+        default_factory=dict
+    )  # "acoustic" and "scorers", which together are the score
+    token_times: list[int] = field(default_factory=list)  # frame of log_probs in which each token was emitted
     token_log_probs: list[float] = field(default_factory=list)  # log posterior of each token at its frame
     text: str = ""  # filled in by the recognizer, which owns the tokenizer

@@ -6,9 +6,7 @@ lines of a user's text are shuffled and cut.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -49,22 +47,16 @@ def grammar_sentences(split: str, style: str, seed: int) -> Iterator[str]:
 
 
 def text_sentences(path: Path, seed: int) -> dict[str, list[str]]:
-    """The lines of a text file (``.txt`` or ``.gz``), normalised, in pieces of at most 12 words, by split.
+    """The lines of a text file or manifest (``read_lines``), normalised, in pieces of at most 12 words, by split.
 
     Dev and test get 5 % each. Lines with letters outside a-z after normalisation are left out. Raises
     ``UserError`` when the file cannot be read or holds fewer than 10 different usable lines.
     """
-    from src.text_encoder import (
-        normalize,  # here, so that the speaking processes start without its packages
-    )
+    # Here, so that the speaking processes start without these packages.
+    from src.text_encoder import normalize
+    from src.text_encoder.corpus import read_lines
 
-    try:
-        data = path.read_bytes()
-        lines = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); convert it, e.g. iconv -f latin1 -t utf-8") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: {error}; give a readable .txt or .gz file") from None
+    lines = list(read_lines(path))
     pieces: dict[str, None] = {}  # an ordered set
     for line in lines:
         words = normalize(line).split()

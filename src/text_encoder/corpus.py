@@ -18,7 +18,7 @@ def text_files(path: str | Path) -> list[Path]:
     """The files that hold the transcripts of ``path``, sorted.
 
     A file is itself. A folder gives, whichever is there first: what lies below a ``transcriptions/`` (custom
-    directories), ``*.trans.txt`` (LibriSpeech), or every ``.txt``, ``.gz``, ``.jsonl`` and ``.tsv`` below it.
+    directories), ``*.trans.txt`` (LibriSpeech), or every ``.txt``, ``.gz``, ``.jsonl``, ``.json`` and ``.tsv``.
     Hidden files are left out. Raises ``UserError`` where there is nothing.
     """
     path = Path(path)
@@ -27,7 +27,7 @@ def text_files(path: str | Path) -> list[Path]:
     files = [
         file
         for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in (".txt", ".gz", ".jsonl", ".tsv")
+        if file.suffix.lower() in (".txt", ".gz", ".jsonl", ".json", ".tsv")
         and not any(part.startswith(".") for part in file.relative_to(path).parts)
     ]
     custom = [file for file in files if "transcriptions" in (path.name, *file.relative_to(path).parts[:-1])]
@@ -40,7 +40,7 @@ def text_files(path: str | Path) -> list[Path]:
 def read_lines(file: str | Path) -> Iterator[str]:
     """The lines of one file as they are, without identifiers; its kind follows from its name.
 
-    ``x.trans.txt``: ``ID text``. ``x.jsonl``: an object a line with ``text`` (or ``sentence`` ...).
+    ``x.trans.txt``: ``ID text``. ``x.jsonl`` (or ``.json``): an object a line with ``text`` (or ``sentence`` ...).
     ``x.tsv``: the column of such a name where the first line has one, else the second column
     (``audio<TAB>transcript``). Anything else: a sentence a line. Any of these may end in ``.gz``.
 
@@ -55,7 +55,7 @@ def read_lines(file: str | Path) -> Iterator[str]:
         ) as lines:
             if unpacked.endswith(".trans.txt"):
                 yield from (line.partition(" ")[2] for line in lines)
-            elif unpacked.endswith(".jsonl"):
+            elif unpacked.endswith((".jsonl", ".json")):
                 yield from (_text_of(json.loads(line)) for line in lines if line.strip())
             elif unpacked.endswith(".tsv"):
                 yield from _second_column(lines)

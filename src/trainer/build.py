@@ -107,6 +107,8 @@ def _shared_config(
     settings["trainer"] = {
         k: v for k, v in settings["trainer"].items() if k not in ("resume_from", "init_from", "device")
     }
+    for name in ("text_encoder", "transforms"):
+        settings[name] = _without_paths(OmegaConf.to_container(config[name], resolve=True))
     kind = type(dataset).__name__.removesuffix("Dataset")
     data = f"{kind} {dataset.name}, {len(dataset)} clips, {dataset.durations.sum() / 3600:.1f} h"
     return {
@@ -116,10 +118,20 @@ def _shared_config(
     }
 
 
+def _without_paths(node: Any) -> Any:
+    """A config's mapping without the folders and files of this machine."""
+    if not isinstance(node, dict):
+        return node
+    return {k: _without_paths(v) for k, v in node.items() if not k.endswith(("_dir", "_file"))}
+
+
 def _decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices and kernels only; norms and biases keep their scale."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1 and not name.endswith("bias")].append(parameter)
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
     ]

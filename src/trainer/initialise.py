@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
+from src.utils.safe_build import allowed_targets
 
 
 def initialise_from(
@@ -22,7 +24,8 @@ def initialise_from(
     checkpoint = Checkpoint.open(checkpoint_dir)
     for part in ("frontend", "encoder"):
         ours, theirs = (
-            {**node[part], "dropout": None} for node in (model_config, checkpoint.config["model"])
+            {**_defaults(node[part]), **node[part], "dropout": None}
+            for node in (model_config, checkpoint.config["model"])
         )
         different = [
             f"{key}={theirs.get(key)}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)
@@ -49,3 +52,10 @@ def initialise_from(
         new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason}: {', '.join(fresh)}"
     print(f"started from {checkpoint.path}: {new}")
     return fresh
+
+
+def _defaults(node: dict[str, Any]) -> dict[str, Any]:
+    """What a part's class takes for the settings that its config leaves out."""
+    target = allowed_targets().get(node.get("_target_"))
+    parameters = inspect.signature(target).parameters.values() if target else ()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}

@@ -27,6 +27,7 @@ FIRST_SCALE = 64.0
 class StepReport:
     """What one optimizer step saw."""
 
+    normalizer: int  # tokens that were scored
     parts: dict[str, float]  # of the loss, per token
     norm: float  # of the whole gradient, before clipping; 0 where no clip could be used
     batches: list[dict]  # the micro-batches as they were computed
@@ -85,6 +86,7 @@ class Optimization:
         self.step.train()
         sums, batches, too_long = self._accumulate(batches, number)
         report = StepReport(
+            sums.normalizer,
             {name: value / max(1, sums.normalizer) for name, value in sums.parts.items()},
             0.0,
             batches,

@@ -46,6 +46,10 @@ class Reporter:
         self.writers.start(run_dir, config, resume=resume)
         self.started = True
 
+    def close(self) -> None:
+        if self.started:
+            self.writers.close()
+
     def introduce(self, trainer: Any) -> None:
         """One line on what is about to run, where, and on how much."""
         parameters = sum(p.numel() for p in trainer.step.model.parameters())
@@ -82,14 +86,16 @@ class Reporter:
             self.say(f"step {step}: left out, {report.dropped}")
         self.counts["too_short"] += len(report.too_short)
         parts, norm = report.parts, report.norm
-        self.losses.append(sum(parts.values()))
+        if report.normalizer:
+            self.losses.append(sum(parts.values()))
         if not log:
             return
         elapsed = max(1e-9, time.monotonic() - self.since)
+        loss = float(np.mean(self.losses or [np.nan]))
         self.writers.scalars(
             step,
             {
-                "train/loss": float(np.mean(self.losses)),
+                "train/loss": loss,
                 **{f"train/loss_{name}": value for name, value in parts.items()},
                 "train/gradient_norm": norm,
                 "train/learning_rate": lr,
@@ -99,7 +105,11 @@ class Reporter:
                 "train/skipped": len(self.skipped),
             },
         )
-        self._show(loss=f"{np.mean(self.losses):.3f}", lr=f"{lr:.1e}", speed=f"{self.audio_s / elapsed:.0f}x")
+        self._show(
+            loss=f"{loss:.3f}",
+            lr=f"{lr:.1e}",
+            speed=f"{self.audio_s / elapsed:.0f}x",
+        )
         self.losses, self.audio_s, self.since = [], 0.0, time.monotonic()
 
     def _note_unusable(self, utterance_id: str, reason: str) -> None:

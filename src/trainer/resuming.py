@@ -75,11 +75,11 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     training = trainer.config["training"]
     return {
         "seed": trainer.seed,
-        "optimizer": type(trainer.optimizer).__name__,
         "trainer.accumulate": trainer.options.accumulate,
+        "trainer.monitor": trainer.options.monitor,
         **{
-            f"{part}.{name}": value
-            for part in ("lr_scheduler", "batching")
+            part if name == "_target_" else f"{part}.{name}": value
+            for part in ("optimizer", "lr_scheduler", "batching")
             for name, value in training[part].items()
         },
         "text_encoder": trainer.text_encoder.tokens,

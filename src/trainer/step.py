@@ -9,7 +9,7 @@ from src.transforms import SpecAugment
 
 
 class TrainingStep(nn.Module):
-    """Model and objective together, so that whatever they do together is synchronised when it is wrapped."""
+    """Model and objective together, so that whatever they do together can be wrapped as one."""
 
     def __init__(
         self, model: SpeechModel, objective: nn.Module, spec_augment: SpecAugment | None = None

@@ -122,7 +122,7 @@ class Trainer:
         """
         self.folder.prepare()
         resumed = self._resume_or_start()
-        if not self._finished():  # a finished run's record is complete
+        if not self._finished() or self._unscored():  # otherwise a run's record is complete
             self.reporter.start(self.folder.directory, self.config, resumed)
         for loader in filter(None, (self.train_loader, self.dev_loader)):
             self.reporter.note_skipped(loader.dataset.dataset.skipped)
@@ -145,7 +145,7 @@ class Trainer:
             self._final_evaluation()
         finally:
             bar.close()
-            self.reporter.writers.close()
+            self.reporter.close()
         return self.folder.pointed("best") or self.folder.pointed("last")
 
     # ---- one pass over the data ----------------------------------------------------------------------------
@@ -153,6 +153,9 @@ class Trainer:
     def _finished(self) -> bool:
         epochs_done = self.options.max_epochs is not None and self.epoch >= self.options.max_epochs
         return epochs_done or self._out_of_steps() or self._out_of_patience()
+
+    def _unscored(self) -> bool:
+        return self.dev_loader is not None and self.evaluated_step != self.steps
 
     def _out_of_steps(self) -> bool:
         return self.options.max_steps is not None and self.steps >= self.options.max_steps
@@ -189,7 +192,7 @@ class Trainer:
         for batch in group:
             self.reporter.note_skipped(batch["skipped"])
         report = self.optimization.run([batch for batch in group if "tokens" in batch], self.steps)
-        self.empty_steps = 0 if report.norm else self.empty_steps + 1
+        self.empty_steps = 0 if report.normalizer else self.empty_steps + 1
         if self.empty_steps >= self.steps_per_epoch:
             raise UserError(
                 "none of the training clips could be used; the lines above name each and its reason"

@@ -14,7 +14,7 @@ from src.utils.errors import UserError
 
 
 class SpecAugment(nn.Module):
-    """Sets random bands of bins and stretches of frames to 0, the mean of the features (Park et al. 2019).
+    """Sets random bands of bins and stretches of frames to 0, the mean of normalised features (Park et al. 2019).
 
     With probability ``p`` an utterance gets ``freq_masks`` masks of 0..``freq_width`` bins and ``time_masks``
     masks of 0..min(``time_fraction`` * its frames, ``time_width``) frames, widths and positions uniform, all

@@ -104,6 +104,8 @@ def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callabl
                 job = HydraConfig.get()
                 config = _completed(config, job.job.config_name)
                 if job.mode == RunMode.MULTIRUN:
+                    if "run_name" not in config:
+                        raise UserError("-m sweeps over trainings; call this once for each setting instead")
                     check("run_name", config.run_name, Text)
                     config.run_name += "/" + _sweep_point(job.overrides.task)
                 main(config)

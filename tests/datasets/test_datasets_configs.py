@@ -15,7 +15,7 @@ def part(name: str, split: str, *overrides: str):
 
 
 def test_librispeech(tmp_path, write_tone) -> None:
-    for folder in (
+    folders = (
         "train-clean-100",
         "train-clean-360",
         "train-other-500",
@@ -23,8 +23,9 @@ def test_librispeech(tmp_path, write_tone) -> None:
         "dev-other",
         "test-clean",
         "test-other",
-    ):
-        speaker = str(len(folder) * 100 + ord(folder[-1]))
+    )
+    for number, folder in enumerate(folders):
+        speaker = str(100 + number)
         chapter = tmp_path / "LibriSpeech" / folder / speaker / "1"
         write_tone(chapter / f"{speaker}-1-0000.flac")
         (chapter / f"{speaker}-1.trans.txt").write_text(f"{speaker}-1-0000 {folder.upper()}\n")

@@ -10,8 +10,8 @@ from src.utils.errors import UserError
 
 @pytest.fixture
 def write_part(write_tone):
-    def write(folder, speakers: int = 2) -> None:
-        for s in range(1, speakers + 1):
+    def write(folder, speakers: int = 2, first: int = 1) -> None:
+        for s in range(first, first + speakers):
             chapter = folder / f"{s}0" / "77"
             for n in range(2):
                 write_tone(chapter / f"{s}0-77-000{n}.flac", 0.1 * s)
@@ -34,12 +34,22 @@ def test_the_part_is_found_however_it_is_nested(tmp_path, write_part, above) -> 
 
 def test_several_parts_and_limits(tmp_path, write_part) -> None:
     write_part(tmp_path / "LibriSpeech/dev-clean", 1)
-    write_part(tmp_path / "LibriSpeech/dev-other", 2)
-    dataset = LibriSpeechDataset(tmp_path, parts=["dev-other", "dev-clean"], max_duration_s=0.15)
+    write_part(tmp_path / "LibriSpeech/dev-other", 2, first=2)
+    dataset = LibriSpeechDataset(tmp_path, parts=["dev-other", "dev-clean"], max_duration_s=0.25)
     assert len(dataset) == 4 and dataset.out_of_range == 2
     assert (
-        LibriSpeechDataset(tmp_path / "LibriSpeech/dev-other", ["dev-other"], limit=3).ids[-1] == "20-77-0000"
+        LibriSpeechDataset(tmp_path / "LibriSpeech/dev-other", ["dev-other"], limit=3).ids[-1] == "30-77-0000"
     )
+
+
+def test_an_id_of_another_part_belongs_to_the_first(tmp_path, write_part) -> None:
+    for part in ("dev-clean", "dev-other"):
+        write_part(tmp_path / part, 1)
+    dataset = LibriSpeechDataset(tmp_path, ["dev-clean", "dev-other"])
+    assert dataset.ids == ["10-77-0000", "10-77-0001"] and all(
+        "dev-clean" in e for e in dataset.index.column("path")
+    )
+    assert ["has the same id" in item.reason for item in dataset.skipped] == [True, True]
 
 
 def test_lines_and_recordings_that_miss_each_other_are_named(tmp_path, write_part, write_tone) -> None:

@@ -82,5 +82,7 @@ def deepspeech2(features: Tensor, encoder) -> Tensor:
         x = frames.clamp(0, 20).view(T, C, bins).transpose(0, 1)[None]
     x = x[0].transpose(0, 1).reshape(T, C * bins)
     for layer, norm in zip(encoder.recurrent, encoder.recurrent_norms, strict=True):
-        x = layer_norm(torch.cat([layer.ahead(x)[0], layer.back(x.flip(0))[0].flip(0)], -1), norm)
+        x = layer_norm(
+            torch.cat([layer.forward_rnn(x)[0], layer.backward_rnn(x.flip(0))[0].flip(0)], -1), norm
+        )
     return x

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from src.utils.errors import UserError
+from src.utils.hydra_door import compose
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
@@ -68,3 +70,17 @@ def test_every_row_says_how_to_measure_it_again(file):
     script = reproduce.commands(row, {name: "." for name in row.get("inputs", {})})
     for report in row["reports"].values():
         assert f"--json {Path(report).parent}" in script or "quickstart.sh" in script
+
+
+def trainings(row: dict) -> list[list[str]]:
+    """The words after ``train.py`` of each training of a row."""
+    lines = "\n".join(row["commands"]).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[2:] for line in lines if line.startswith("python train.py")]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "results").glob("*.json")), ids=lambda file: file.stem)
+def test_every_training_of_a_row_still_composes(file):
+    row = json.loads(file.read_text())
+    for config, *overrides in trainings(row):
+        compose(config.removeprefix("-cn="), overrides)
+    assert trainings(row) or row["commands"] == ["bash scripts/quickstart.sh"]

@@ -63,7 +63,9 @@ def assert_same_bits(ours, theirs) -> None:
         assert same, path
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="processes are forked here, which macOS's libraries forbid")
+@pytest.mark.skipif(
+    sys.platform == "darwin", reason="processes are forked here, which macOS's libraries forbid"
+)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(make_trainer, settings):
     started = time.monotonic()

@@ -107,8 +107,8 @@ def finished(make_trainer, *settings: str):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["optimizer=sgd"], "optimizer=AdamW, not SGD"),
-        (["lr_scheduler=noam"], "lr_scheduler._target_=src.trainer.schedules.warmup_cosine, not .*noam"),
+        (["optimizer=sgd"], "optimizer=torch.optim.AdamW, not torch.optim.SGD"),
+        (["lr_scheduler=noam"], "lr_scheduler=src.trainer.schedules.warmup_cosine, not .*noam"),
         (["lr_scheduler.warmup=0.5"], "lr_scheduler.warmup=0.1, not 0.5"),
         (["trainer.accumulate=2"], "trainer.accumulate=1, not 2"),
         (["batching.batch_size=2"], "batching.batch_size=5, not 2"),

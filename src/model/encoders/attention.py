@@ -34,8 +34,8 @@ class RotaryAttention(nn.Module):
     def angles(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """cos and sin of [length, head_dim / 2] rotation angles, float32."""
         half = self.head_dim // 2
-        speeds = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
-        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * speeds
+        inverse_frequencies = 10000.0 ** (-torch.arange(half, device=device, dtype=torch.float32) / half)
+        angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] * inverse_frequencies
         return angles.cos(), angles.sin()
 
     @staticmethod
@@ -82,8 +82,8 @@ class RelativeAttention(nn.Module):
     def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
         """[2 length - 1, dim]: row r encodes the distance length - 1 - r (from the future to the past)."""
         distances = torch.arange(length - 1, -length, -1, device=device, dtype=torch.float32)
-        speeds = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
-        angles = distances[:, None] * speeds
+        inverse_frequencies = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
+        angles = distances[:, None] * inverse_frequencies
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
     @staticmethod

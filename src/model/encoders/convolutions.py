@@ -21,7 +21,7 @@ class Conv2d(nn.Conv2d):
         # The layout of the weights decides. A clone, because an optimizer's state takes its parameter's layout
         # and would come back from a file in another.
         weight = self.weight.clone(memory_format=torch.channels_last)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return self._conv_forward(x, weight, self.bias)
 
 
 class DepthwiseConv1d(nn.Conv1d):

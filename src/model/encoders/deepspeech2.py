@@ -21,7 +21,7 @@ CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 class BidirectionalLayer(nn.Module):
     """Two recurrences over each clip's real frames: from the first one on, and from the last one back.
 
-    Clips are turned around instead of packed: padding then comes last for both, and no frame before it hears it.
+    Clips are reversed instead of packed: padding then comes last for both, and no frame before it hears it.
     (Packing waits for the lengths on the host, and its gradient on a CPU takes time quadratic in the frames.)
 
     Example:
@@ -32,16 +32,16 @@ class BidirectionalLayer(nn.Module):
 
     def __init__(self, cell: str, width: int, hidden_dim: int) -> None:
         super().__init__()
-        self.ahead = CELLS[cell](width, hidden_dim, batch_first=True)
-        self.back = CELLS[cell](width, hidden_dim, batch_first=True)
+        self.forward_rnn = CELLS[cell](width, hidden_dim, batch_first=True)
+        self.backward_rnn = CELLS[cell](width, hidden_dim, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """x [B, T, D], lengths [B] -> [B, T, 2 hidden_dim]; what lies behind a clip's end means nothing."""
         frames = torch.arange(x.size(1), device=x.device)
-        turned = torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames).unsqueeze(-1)
-        back, _ = self.back(x.gather(1, turned.expand_as(x)))
-        ahead, _ = self.ahead(x)
-        return torch.cat([ahead, back.gather(1, turned.expand_as(back))], dim=-1)
+        mirror = torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames).unsqueeze(-1)
+        ahead, _ = self.forward_rnn(x)
+        back, _ = self.backward_rnn(x.gather(1, mirror.expand_as(x)))
+        return torch.cat([ahead, back.gather(1, mirror.expand_as(back))], dim=-1)
 
 
 class DeepSpeech2Encoder(nn.Module):
@@ -54,7 +54,7 @@ class DeepSpeech2Encoder(nn.Module):
         cell: ``gru`` or ``lstm``.
         channels: convolution channels (32 in the paper).
         time_stride: of the second convolution: 1 gives 20 ms frames as in the paper, 2 gives 40 ms.
-        norm: after every convolution and recurrent layer: ``layer`` or ``batch`` (the paper's sequence-wise norm).
+        norm: after every convolution and recurrent layer: ``layer`` or ``batch`` (in the paper, of a layer's input).
         dropout: between layers.
 
     Example:
