@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,18 +27,37 @@ from src.datasets import (
 from src.recognizer import Recognizer
 from src.transcript_folder import TranscriptFolder
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import build, build_settings
+from src.utils.build import Flag, Text, Whole, build, build_settings, check_fields
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
 from src.utils.progress import progress_bar
 
 
+@dataclass(frozen=True)
+class InferenceOptions:
+    """The plain settings of ``src/configs/inference.yaml``, where each is explained."""
+
+    checkpoint: Text
+    save_dir: Text
+    data_dir: Text | None
+    references_dir: Text | None
+    split: Text
+    decoder: Text
+    device: Text
+    resume: Flag
+    num_workers: Whole
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 @hydra_door(default="inference")
 def main(config: DictConfig) -> None:
-    save_dir = Path(str(config.save_dir))
-    references_dir = None if config.references_dir is None else Path(str(config.references_dir))
+    options = InferenceOptions(**{field.name: config.get(field.name) for field in fields(InferenceOptions)})
+    save_dir = Path(options.save_dir)
+    references_dir = None if options.references_dir is None else Path(options.references_dir)
     keep_off_the_true_texts(save_dir, references_dir, config)
-    checkpoint = Checkpoint.open(str(config.checkpoint))
+    checkpoint = Checkpoint.open(options.checkpoint)
     search_settings = OmegaConf.to_container(config.search, resolve=True)
     recognizer = Recognizer.load(checkpoint.path, config.decoder, config.device, search_settings)
     if config.datasets.get(config.split) is None:

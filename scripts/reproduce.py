@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def commands(row: dict, inputs: dict[str, str]) -> str:
     for name, meaning in row.get("inputs", {}).items():
         if name not in inputs:
             raise UserError(f"this row needs {meaning}; add {name}=FOLDER")
-        script = script.replace(name, str(Path(inputs[name]).resolve()))
+        script = script.replace(name, shlex.quote(str(Path(inputs[name]).resolve())))
     return script
 
 

@@ -28,6 +28,7 @@ from src.utils.errors import UserError
 from src.utils.safe_build import allowed_targets, safe_build
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
+MOST_OF_ANYTHING = 1 << 20  # of any size in a model's config
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -148,11 +149,13 @@ class Checkpoint:
 
     def model(self) -> SpeechModel:
         """The model in eval mode, on the CPU, tried out once on a second of sound."""
+        weights = self.weights()
+        _check_sizes(self.config["model"], len(weights), self.path / CONFIG)
         model = safe_build(self.config["model"], str(self.path / CONFIG))
         if not isinstance(model, SpeechModel):
             raise UserError(f"{self.path / CONFIG}: 'model' is a {type(model).__name__}, not a speech model")
         try:
-            model.load_state_dict(self.weights())
+            model.load_state_dict(weights)
         except RuntimeError as error:
             detail = str(error).splitlines()[-1].strip()
             raise UserError(
@@ -185,6 +188,15 @@ class Checkpoint:
             kind = type(search).__name__
             raise UserError(f"{self.path / CONFIG}: decoder {name} is a {kind}, not a search; correct it")
         return search
+
+
+def _check_sizes(node: Any, tensors: int, source: Path) -> None:
+    """Raises ``UserError`` for a model that is absurdly large, or has more layers than its file has tensors."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        _check_sizes(value, tensors, source)
+        most = tensors if key == "num_layers" else MOST_OF_ANYTHING
+        if isinstance(value, int) and value > most:
+            raise UserError(f"{source}: {key}={value} does not fit its {WEIGHTS}; do not use this file")
 
 
 @torch.inference_mode()

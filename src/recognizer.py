@@ -25,6 +25,14 @@ from src.utils.memory import halves, is_out_of_memory
 WORD_START = "▁"
 
 
+def _samples(recording: np.ndarray, position: int) -> np.ndarray:
+    """The array as float32 [N]. Raises ``UserError`` for what cannot be samples in [-1, 1] (and a little above)."""
+    if recording.ndim == 1 and recording.dtype.kind == "f" and (abs(recording) <= 10).all():
+        return recording.astype(np.float32, copy=False)
+    got = f"{recording.dtype} {recording.shape}"
+    raise UserError(f"recording {position}: expected samples [N] as floats in [-1, 1], got {got}; convert it")
+
+
 @dataclass
 class Transcript:
     """What was said in one recording."""
@@ -80,11 +88,7 @@ class Recognizer:
         clips = []
         for position, recording in enumerate(recordings):
             if isinstance(recording, np.ndarray):
-                if recording.ndim != 1 or not np.isfinite(recording).all():
-                    raise UserError(
-                        f"recording {position}: expected finite samples [N], got {recording.shape}"
-                    )
-                clips.append((str(position), recording.astype(np.float32, copy=False)))
+                clips.append((str(position), _samples(recording, position)))
             else:
                 clips.append((Path(recording).stem, load_audio(recording)))
         order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from src.decoding import Hypothesis
 from src.recognizer import Recognizer
+from src.utils.errors import UserError
 
 
 def recognizer(recognize):
@@ -46,3 +49,17 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory():
 
     with pytest.raises(RuntimeError, match="shapes"):
         recognizer(broken).recognize_in_memory({})
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([1e300]), np.array(["a"]), np.zeros((2, 2)), np.array([np.nan]), np.array([3000], np.int16)],
+)
+def test_arrays_that_are_no_samples_are_named(array):
+    with pytest.raises(UserError, match=r"recording 0: expected samples \[N\] as floats in \[-1, 1\]"):
+        recognizer(None).transcribe([array])
+
+
+def test_a_search_without_times_gives_no_words():
+    made = Recognizer(model=None, text_encoder=SimpleNamespace(tokens="ab"), search=None)
+    assert made._words(Hypothesis(tokens=[0, 1], score=0.0)) == []

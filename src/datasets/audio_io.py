@@ -97,9 +97,13 @@ def _check_frames(frames: int, name: str) -> None:
 
 
 def _require_content(path: Path) -> None:
-    if not path.is_file():
+    try:
+        size = path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise AudioError(f"{path}: cannot be opened ({error}); rename it or check the path") from None
+    if size is None:
         raise AudioError(f"{path}: no such file; check the path")
-    if path.stat().st_size == 0:
+    if size == 0:
         raise AudioError(f"{path}: is empty (0 bytes); copy or download it again")
 
 
@@ -152,7 +156,8 @@ def _promised_bytes(header: bytes) -> tuple[int, int]:
     if kind == b"NIST":
         fields = dict(re.findall(rb"(\w+) -\w+ (\d+)", header))
         data = [int(fields.get(key, 0)) for key in (b"sample_count", b"sample_n_bytes", b"channel_count")]
-        return int(header[8:16]) + math.prod(data), 1 << 62
+        size = re.match(rb" *(\d+)", header[8:16])
+        return int(size[1] if size else 0) + math.prod(data), 1 << 62
     if kind in (b"RIFF", b"RIFX", b"FORM"):
         return number(4, order="little" if kind == b"RIFF" else "big") + 8, 0x7FFF0000
     return 0, 0

@@ -70,7 +70,7 @@ def _text(texts_dir: Path, utterance_id: str) -> str | None:
     file = texts_dir / f"{utterance_id}.txt"
     try:
         return read_text(file).strip() if file.is_file() else None
-    except TextError:
+    except (TextError, OSError):  # OSError: with .txt the name is too long for a file
         return None
 
 

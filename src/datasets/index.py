@@ -62,7 +62,7 @@ class Skipped:
 def checked_id(name: str, where: str) -> str:
     """``name``, if it can name a file below ``save_dir``; else ``UserError`` that begins with ``where``."""
     for part in name.split("/"):
-        if part in ("", ".", "..") or _UNSAFE.search(part) or len(part.encode()) > MAX_PART_BYTES:
+        if not part or part.startswith(".") or _UNSAFE.search(part) or len(part.encode()) > MAX_PART_BYTES:
             raise UserError(
                 f"{where}: id {name[:60]!r} cannot name a file; use letters, digits, - and _, below "
                 f"{MAX_PART_BYTES} bytes"

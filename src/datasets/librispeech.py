@@ -46,7 +46,15 @@ class LibriSpeechDataset(SpeechDataset):
 
 def _read_chapter(transcript: Path, entries: list[Entry], skipped: list[Skipped]) -> None:
     """Adds the recordings of one chapter, in the order of their numbers."""
-    files = {file.stem: file for file in transcript.parent.iterdir() if file.suffix.lower() in AUDIO_SUFFIXES}
+    files: dict[str, Path] = {}
+    for file in sorted(transcript.parent.iterdir()):
+        if file.suffix.lower() not in AUDIO_SUFFIXES:
+            continue
+        if file.stem in files:
+            reason = f"{file}: {files[file.stem].name} has the same id; keep one of them"
+            skipped.append(Skipped(file.stem, str(file), reason))
+        else:
+            files[file.stem] = file
     texts = {}
     try:
         for line in read_text(transcript).splitlines():

@@ -19,6 +19,7 @@ from src.decoding.scorer import Scorer
 from src.utils.errors import UserError
 
 NEVER = float("-inf")
+LARGEST_BEAM = 10_000
 
 
 def _require(fits: bool, name: str, value: Any, expected: str) -> None:
@@ -121,7 +122,8 @@ class CTCBeamSearch:
         scorers: Sequence[tuple[Scorer, float]] = (),
     ) -> None:
         count = "a whole number of at least 1"
-        _require(_is_count(beam_size, 1), "beam_size", beam_size, count)
+        fits = _is_count(beam_size, 1) and beam_size <= LARGEST_BEAM
+        _require(fits, "beam_size", beam_size, f"a whole number from 1 to {LARGEST_BEAM}")
         _require(_is_count(blank, 0), "blank", blank, "a token id, 0 or more")
         _require(token_top_k is None or _is_count(token_top_k, 1), "token_top_k", token_top_k, count)
         least = token_min_log_prob
@@ -154,7 +156,8 @@ class CTCBeamSearch:
             history.append((parents, tokens))
         final = beam.total + beam.fused
         for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            final = final + weight * scorer.finish(state).to(final)
+            if weight:  # nothing times minus infinity is no number
+                final = final + weight * scorer.finish(state).to(final)
         return self._trace(beam, history, final, log_probs)
 
     def _allowed_tokens(self, log_probs: Tensor) -> Tensor:
@@ -176,7 +179,8 @@ class CTCBeamSearch:
             points = scorer.score(state)
             V = points.size(-1)
             _require(V == shape[-1], f"{type(scorer).__name__}'s vocabulary", V, f"the model's, {shape[-1]}")
-            fusion = fusion + weight * points.to(fusion)
+            if weight:
+                fusion = fusion + weight * points.to(fusion)
         return fusion
 
     def _trace(self, beam: _Beam, history: list, final: Tensor, log_probs: Tensor) -> list[list[Hypothesis]]:
@@ -212,7 +216,7 @@ class CTCBeamSearch:
                         token_log_probs=posteriors[b, k, times].tolist(),
                     )
                 )
-            results.append(hypotheses)
+            results.append(hypotheses or [Hypothesis([], NEVER, {"acoustic": NEVER})])  # nothing is possible
         return results
 
 

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from src.utils.errors import UserError
+
 
 class Scorer(Protocol):
     """Scores every token after every hypothesis of a beam. State is whatever the scorer likes.
@@ -37,6 +39,10 @@ class LengthBonus:
     """
 
     def __init__(self, vocab_size: int) -> None:
+        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or not 1 <= vocab_size <= 10**7:
+            raise UserError(
+                f"LengthBonus: vocab_size={vocab_size} must be a whole number from 1 to 10 million"
+            )
         self.vocab_size = vocab_size
 
     def start(self, batch_size: int) -> Tensor:

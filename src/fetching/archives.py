@@ -30,6 +30,7 @@ MAX_RATIO = 100  # unpacked bytes per packed byte; speech as WAV stays below 5
 FREE_BYTES = 1 << 30  # what even a tiny archive may hold
 MAX_MEMBERS = 2_000_000
 CHUNK = 1 << 20
+MAX_HEADER = 1 << 24  # bytes read at once; long names take a few hundred
 
 Member = tuple[str, int, "IO[bytes] | None"]  # name, declared bytes, content (None for a folder)
 
@@ -56,16 +57,20 @@ def archive_kind(path: Path) -> str | None:
     return "tar" if head[257:262] == b"ustar" or (len(head) == 512 and not any(head)) else None
 
 
+def size_limit(packed: int) -> int:
+    """How many bytes an archive of ``packed`` bytes may become."""
+    return max(FREE_BYTES, MAX_RATIO * packed)
+
+
 def unpack(
     archive: Path,
     into: Path,
-    max_ratio: float = MAX_RATIO,
-    free_bytes: int = FREE_BYTES,
+    max_bytes: int | None = None,
     max_members: int = MAX_MEMBERS,
 ) -> Path:
     """Unpacks zip, tar, tar.gz, tar.bz2 or tar.xz into the folder ``into`` and returns it.
 
-    At most ``max(free_bytes, max_ratio * size of the archive)`` bytes and ``max_members`` members are
+    At most ``max_bytes`` (by default ``size_limit`` of the archive's size) and ``max_members`` members are
     accepted. What macOS adds for itself (``__MACOSX``, ``._name``, ``.DS_Store``) is left out.
 
     Raises:
@@ -79,7 +84,7 @@ def unpack(
         raise UserError(
             f"{archive}: neither zip nor tar(.gz, .bz2, .xz); unpack it yourself and give the folder"
         )
-    limit = max(free_bytes, int(max_ratio * archive.stat().st_size))
+    limit = size_limit(archive.stat().st_size) if max_bytes is None else max_bytes
     try:
         into.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as temporary:
@@ -159,8 +164,23 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 ) from None
 
 
+class _Bounded:
+    """A tar's bytes; ``tarfile`` reads an extended header at once, however long it claims to be."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self.file.read(size)
+
+
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive, "r:*") as file:
+    with archive.open("rb") as file:
+        head = file.read(6)
+    opener = next((opener for magic, opener in _COMPRESSED.items() if head.startswith(magic)), open)
+    with opener(archive, "rb") as packed, tarfile.open(fileobj=_Bounded(packed), mode="r:") as file:
         for info in file:
             if info.isdir():
                 yield info.name, 0, None

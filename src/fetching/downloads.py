@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -110,7 +111,8 @@ class _Part:
 
     def validator(self) -> str | None:
         if self.data.exists() and self.note.exists():
-            return json.loads(self.note.read_text(encoding="utf-8"))
+            with suppress(ValueError):  # cut off by a kill: begin anew
+                return json.loads(self.note.read_text(encoding="utf-8"))
         return None
 
     def discard(self) -> None:
@@ -202,7 +204,8 @@ def _file_name(headers: Message, url: str) -> str:
     """A name without folders, from the server's header or the address."""
     name = headers.get_filename() or urllib.parse.unquote(urllib.parse.urlsplit(url).path)
     name = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-    return name.replace("\0", "").lstrip(".")[-150:] or "download"
+    name = name.replace("\0", "").lstrip(".")
+    return name.encode()[-150:].decode(errors="ignore") or "download"  # file systems count bytes
 
 
 def _fetch_drive(link: str, into_dir: Path) -> Path:

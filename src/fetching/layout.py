@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from src.fetching.archives import archive_kind, unpack
+from src.fetching.archives import archive_kind, size_limit, unpack
 from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import UserError
 from src.utils.files import audio_files, files_below
@@ -89,11 +89,12 @@ def _emptied(folder: Path, source: Path) -> Path:
     return folder
 
 
-def unpack_all(source: Path, into: Path, depth: int = 2) -> Path:
+def unpack_all(source: Path, into: Path, depth: int = 2, budget: int | None = None) -> Path:
     """The content of ``source``: an archive, or a folder that holds archives but no recordings.
 
     Everything is unpacked below ``into``, which is emptied first, several archives each into a folder of its
-    own name; ``depth`` bounds archives within archives. A source with nothing to unpack is returned as it is.
+    own name; ``depth`` bounds archives within archives, and all of them share one ``budget`` of bytes (by default
+    that of an archive of their size). A source with nothing to unpack is returned as it is.
     """
     archives = [file for file in ([source] if source.is_file() else files_below(source)) if _is_archive(file)]
     if archives and source.is_dir() and audio_files(source):
@@ -102,10 +103,14 @@ def unpack_all(source: Path, into: Path, depth: int = 2) -> Path:
         return source
     if not archives or depth == 0:
         return source
+    if budget is None:
+        budget = size_limit(sum(archive.stat().st_size for archive in archives))
     _emptied(into, source.resolve())
     for archive in archives:
-        unpack(archive, into / archive.relative_to(source) if len(archives) > 1 else into)
-    return unpack_all(into, into.with_name(into.name + "-inner"), depth - 1)
+        place = into / archive.relative_to(source) if len(archives) > 1 else into
+        unpack(archive, place, max_bytes=budget)
+        budget -= sum(file.stat().st_size for file in files_below(place))
+    return unpack_all(into, into.with_name(into.name + "-inner"), depth - 1, budget)
 
 
 def _is_archive(file: Path) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from src.metrics.error_rates import ErrorCounts, bootstrap_interval, character_errors, word_errors
 from src.text_encoder import normalize
-from src.utils.errors import UserError
-from src.utils.files import files_below
+from src.utils.errors import TextError, UserError
+from src.utils.files import files_below, read_text
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _read(file: Path, raw: bool) -> str | None:
     try:
         if not file.is_file():
             return None
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(file)
+    except (OSError, TextError):
         return None
     return " ".join(text.split()) if raw else normalize(text)

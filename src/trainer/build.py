@@ -18,6 +18,7 @@ from src.trainer.options import RunOptions, TrainerOptions
 from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
 from src.transforms import SpecAugment
+from src.utils.audio import SAMPLE_RATE
 from src.utils.build import build, build_settings
 from src.utils.errors import UserError
 from src.utils.safe_build import safe_build
@@ -41,6 +42,8 @@ def build_trainer(config: DictConfig) -> Trainer:
     for name, search in searches.items():
         _fitting(f"decoders.{name}", search, Callable)
     spec_augment = _part(config, "transforms.spec_augment", SpecAugment | None)
+    objective = _part(config, "objective", nn.Module)
+    _try_out(model, objective, searches)
 
     if config.datasets.get("train") is None:
         raise UserError("this datasets config has no training set; choose another with datasets=NAME")
@@ -67,7 +70,7 @@ def build_trainer(config: DictConfig) -> Trainer:
 
     optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))
     return Trainer(
-        step=TrainingStep(model, _part(config, "objective", nn.Module), spec_augment),
+        step=TrainingStep(model, objective, spec_augment),
         text_encoder=text_encoder,
         searches=searches,
         optimizer=optimizer,
@@ -80,6 +83,26 @@ def build_trainer(config: DictConfig) -> Trainer:
         options=options,
         seed=run.seed,
     )
+
+
+@torch.no_grad()
+def _try_out(model: SpeechModel, objective: nn.Module, searches: dict[str, Callable]) -> None:
+    """Model, objective and searches on a second of sound: what does not fit together fails now, in one line."""
+    audio, lengths = torch.linspace(-1, 1, SAMPLE_RATE)[None], torch.tensor([SAMPLE_RATE])
+    one = torch.ones(1, 1, dtype=torch.long)
+    batch = {"audio": audio, "audio_lengths": lengths, "tokens": one, "token_lengths": one[0]}
+    batch |= {"text": ["a"], "utterance_id": ["a second of sound"]}
+    try:
+        _, outputs = TrainingStep(model, objective).eval()(batch)
+        for search in searches.values():
+            search(*model.search_inputs(outputs))
+    except UserError:
+        raise
+    except Exception as error:  # whatever parts that do not fit make PyTorch say
+        detail = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model, objective and decoders do not fit together ({detail}); correct the settings of these"
+        ) from None
 
 
 def _part(config: DictConfig, name: str, kind: Any) -> Any:

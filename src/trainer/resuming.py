@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from src.utils.errors import UserError
 
@@ -52,13 +55,14 @@ def restore(trainer: Trainer, state: Any, source: Path) -> None:
     try:
         trainer.step.model.load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])
+        _check_shapes(trainer.optimizer)
         if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
             trainer.optimization.scaler.load_state_dict(state["scaler"])
         if trainer.ema:
             trainer.ema.load_state_dict(state["ema"] or state["model"])
         trainer.optimization.bad_steps = state["bad_steps"]
         for name in COUNTERS:
-            setattr(trainer, name, state["counters"][name])
+            setattr(trainer, name, type(getattr(trainer, name))(state["counters"][name]))
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise UserError(
@@ -70,6 +74,14 @@ def restore(trainer: Trainer, state: Any, source: Path) -> None:
             trainer.move_schedule(step)
 
 
+def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
+    """Raises ``ValueError`` unless every state is a number or of its parameter's shape: fused kernels never look."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
+
+
 def _record(trainer: Trainer) -> dict[str, Any]:
     """The settings that a run may not change half way: with others the saved numbers mean something else."""
     training = trainer.config["training"]
@@ -79,11 +91,21 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "trainer.monitor": trainer.options.monitor,
         **{
             part if name == "_target_" else f"{part}.{name}": value
-            for part in ("optimizer", "lr_scheduler", "batching")
+            for part in ("optimizer", "lr_scheduler", "batching", "objective")
             for name, value in training[part].items()
         },
+        **dict(_settings("model", trainer.config["model"])),
         "text_encoder": trainer.text_encoder.tokens,
     }
+
+
+def _settings(name: str, node: Any) -> Iterator[tuple[str, Any]]:
+    """``model.encoder.dim`` and its like, with their values."""
+    if not isinstance(node, dict):
+        yield name, node
+        return
+    for key, value in node.items():
+        yield from _settings(name if key == "_target_" else f"{name}.{key}", value)
 
 
 def _compare(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:

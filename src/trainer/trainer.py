@@ -167,6 +167,9 @@ class Trainer:
     def _epoch(self, bar: tqdm, started: float) -> None:
         sampler = self.train_loader.batch_sampler
         sampler.set_epoch(self.epoch, self.position)
+        if self.position >= len(sampler):  # resumed on fewer clips than before
+            self.epoch, self.position = self.epoch + 1, 0
+            return
         for group in _groups(self.train_loader, self.options.accumulate):
             self._optimizer_step(group)
             self.position += len(group)

@@ -49,6 +49,7 @@ Text = Annotated[str, Limits("a text that is not empty (a number in quotes: key=
 Whole = Annotated[int, Limits("a whole number of at least 0", lambda value: 0 <= value < 2**63)]
 Count = Annotated[int, Limits("a whole number of at least 1", lambda value: 1 <= value < 2**63)]
 Positive = Annotated[float, Limits("a number above 0", lambda value: 0 < value < math.inf)]
+Flag = Annotated[bool, Limits("true or false")]
 Share = Annotated[float, Limits("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 NUMBERS = {int: int, float: (int, float)}
 
@@ -67,7 +68,8 @@ def check(name: str, value: Any, kind: Any) -> None:
     type_, limits = get_args(next(choice for choice in choices if choice is not type(None)))
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, NUMBERS.get(type_, type_)) or not limits.hold(value):
+    fits = isinstance(value, NUMBERS.get(type_, type_)) and isinstance(value, bool) == (type_ is bool)
+    if not fits or not limits.hold(value):
         shown = "null" if value is None else value
         raise UserError(f"{name}={shown} must be {limits.words}{', or null' if optional else ''}")
 

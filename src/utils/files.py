@@ -37,8 +37,11 @@ def audio_files(root: Path) -> list[Path]:
 def read_text(file: Path) -> str:
     """The content of a UTF-8 file (with or without a byte-order mark); ``TextError`` for another encoding."""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(f"{file}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise TextError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    if "\0" in text:  # UTF-16 without its mark is valid UTF-8
+        raise TextError(f"{file}: not UTF-8 (it holds NUL bytes, as UTF-16 does); save it as UTF-8")
+    return text

@@ -142,5 +142,17 @@ def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:
         elif word.startswith("-"):
             plain = False
         else:
-            overrides.append(word)
+            overrides.append(_spelled(word))
     return name, overrides, plain
+
+
+def _spelled(word: str) -> str:
+    """An override as Hydra's grammar wants it: a value that it cannot read (``data_dir=it's``) as a quoted text."""
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        key, equals, value = word.partition("=")
+        if equals and not set("(){}[],") & set(value):  # these may be slips of its own grammar
+            text = value.replace("\\", "\\\\").replace("'", "\\'")
+            return f"{key}='{text}'"
+    return word

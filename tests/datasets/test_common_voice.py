@@ -65,7 +65,9 @@ def test_a_bad_line_is_named(corpus, stated, problem) -> None:
 def test_a_path_that_cannot_be_an_id_is_named(corpus, path) -> None:
     with (corpus / "cv-corpus-21.0/en/train.tsv").open("a") as file:
         file.write(f"ann\t{path}\tx\thello\t2\n")
-    with pytest.raises(UserError, match=r"train\.tsv:5: "):
+    with pytest.raises(
+        UserError, match=r"train\.tsv: not UTF-8 .it holds NUL" if "\0" in path else r"train\.tsv:5: "
+    ):
         CommonVoiceDataset(corpus)
 
 

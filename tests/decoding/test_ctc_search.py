@@ -241,3 +241,38 @@ def test_what_does_not_fit_the_models_vocabulary_is_named():
             search(log_probs, torch.tensor([2]))
     with pytest.raises(UserError, match="LengthBonus's vocabulary=5 must be the model's, 4"):
         CTCBeamSearch(scorers=[(LengthBonus(5), 1.0)])(log_probs, torch.tensor([2]))
+
+
+class Impossible:
+    """A scorer that forbids everything."""
+
+    def start(self, batch_size):
+        return torch.zeros(batch_size, 1)
+
+    def score(self, state):
+        return torch.full((*state.shape, 3), float("-inf"))
+
+    def advance(self, state, parents, tokens):
+        return torch.zeros_like(tokens, dtype=torch.float32)
+
+    def finish(self, state):
+        return torch.full_like(state, float("-inf"))
+
+
+def test_a_scorer_of_weight_zero_changes_nothing():
+    log_probs = torch.randn(2, 5, 3).log_softmax(-1)
+    lengths = torch.tensor([5, 3])
+    plain = CTCBeamSearch(4)(log_probs, lengths)
+    fused = CTCBeamSearch(4, scorers=[(Impossible(), 0.0)])(log_probs, lengths)
+    assert [[h.tokens for h in found] for found in plain] == [[h.tokens for h in found] for found in fused]
+
+
+def test_where_nothing_is_possible_the_hypothesis_is_empty():
+    nothing = torch.full((1, 2, 3), float("-inf"))
+    possible = torch.randn(1, 2, 3).log_softmax(-1)
+    for search, log_probs in (
+        (CTCBeamSearch(4), nothing),
+        (CTCBeamSearch(4, scorers=[(Impossible(), 1.0)]), possible),
+    ):
+        ((hypothesis,),) = search(log_probs, torch.tensor([2]))
+        assert hypothesis.tokens == [] and hypothesis.score == float("-inf")

@@ -109,6 +109,27 @@ def test_folders_that_cannot_be_written_are_one_line(run_folder, corpus, tmp_pat
 
 
 def test_numbers_as_folders(corpus):
-    assert "checkpoint 2024 does not exist" in spoken_error(
-        "inference.py", "checkpoint=2024", "save_dir=2024", "references_dir=2025", f"data_dir={corpus}"
+    """YAML reads 2024_05 as 202405 and would write there."""
+    assert "save_dir=202405 must be a text that is not empty (a number in quotes" in spoken_error(
+        "inference.py", "checkpoint=x", "save_dir=2024_05", f"data_dir={corpus}"
     )
+    assert "checkpoint 2024 does not exist" in spoken_error(
+        "inference.py", "checkpoint='2024'", "save_dir='2024'", f"data_dir={corpus}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("split=null", "split=null must be a text"),
+        ("~decoder", "decoder=null must be a text"),
+        ("resume=maybe", "resume=maybe must be true or false"),
+        ("num_workers=-1", "num_workers=-1 must be a whole number"),
+        ("checkpoint=año", "checkpoint año does not exist"),
+        ("checkpoint=it's", "checkpoint it's does not exist"),
+        ("-m", "-m sweeps over trainings"),
+    ],
+)
+def test_settings_that_cannot_be(corpus, tmp_path, setting, said):
+    where = ["checkpoint=nowhere", f"save_dir={tmp_path / 'out'}", f"data_dir={corpus}"]
+    assert said in spoken_error("inference.py", *where, setting)

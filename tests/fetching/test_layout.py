@@ -152,3 +152,14 @@ def test_no_archive_of_several_is_lost(tmp_path: Path, names: tuple[str, str]) -
     for name in names:
         assert (out / f"audio/{name}/audio/a.wav").read_text() == name
         assert (out / f"transcriptions/{name}/audio/a.txt").read_text() == name
+
+
+def test_archives_in_an_archive_share_one_limit(tmp_path: Path) -> None:
+    inner = tmp_path / "in"
+    inner.mkdir()
+    for name in "abc":
+        with zipfile.ZipFile(inner / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("zeros.wav", bytes(400_000))
+    assert len(audio_files(unpack_all(inner, tmp_path / "all", budget=1_200_000))) == 3
+    with pytest.raises(UserError, match="archive bomb"):
+        unpack_all(inner, tmp_path / "less", budget=1_000_000)

@@ -13,6 +13,7 @@ from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation
 from src.trainer.run_folder import RunFolder
 from src.utils.errors import UserError
+from src.utils.state_files import load_state, save_state
 
 EACH = "trainer.evaluate_every_steps=1"
 RESUME = "trainer.resume_from=auto"
@@ -113,7 +114,10 @@ def finished(make_trainer, *settings: str):
         (["trainer.accumulate=2"], "trainer.accumulate=1, not 2"),
         (["batching.batch_size=2"], "batching.batch_size=5, not 2"),
         (["seed=1"], "seed=0, not 1"),
-        (["model.encoder.num_layers=2"], "another model"),
+        (["model.encoder.num_layers=2"], "model.encoder.num_layers=1, not 2"),
+        (["model.frontend.normalize=false"], "model.frontend.normalize=True, not False"),
+        (["optimizer.lr=1"], "optimizer.lr=.*, not 1"),
+        (["trainer.monitor=loss"], "trainer.monitor=wer_greedy, not loss"),
     ],
 )
 def test_resuming_with_another_setting_names_it(make_trainer, tmp_path, settings, line):
@@ -223,3 +227,44 @@ def test_the_best_checkpoints_stay(make_trainer, dev):
     assert dev.trainer.run().name == "step-2"
     kept = sorted(path.name for path in dev.trainer.folder.checkpoints.glob("step-*"))
     assert kept == ["step-2", "step-3", "step-4", "step-6"]
+
+
+def test_a_state_of_another_shape_is_one_line(make_trainer):
+    """A fused optimizer reads beyond its end instead."""
+    checkpoint = finished(make_trainer)
+    state = load_state(checkpoint / "training" / "state")
+    first = state["optimizer"]["state"][0]
+    first["exp_avg"] = first["exp_avg"].flatten()[:3].clone()
+    save_state(state, checkpoint / "training" / "state")
+    with pytest.raises(UserError, match=r"exp_avg of the optimizer has the shape \(3,\)"):
+        make_trainer("trainer.max_steps=3", RESUME).run()
+
+
+def test_a_counter_that_is_no_number_is_one_line(make_trainer):
+    checkpoint = finished(make_trainer)
+    state = load_state(checkpoint / "training" / "state")
+    state["counters"]["steps"] = "x"
+    save_state(state, checkpoint / "training" / "state")
+    with pytest.raises(UserError, match="is damaged"):
+        make_trainer("trainer.max_steps=3", RESUME).run()
+
+
+def test_on_fewer_clips_than_before_a_run_goes_on(make_trainer):
+    settings = ["batching.batch_size=1", "trainer.evaluate_every_epochs=null", "trainer.max_steps=4"]
+    make_trainer(*settings).run()
+    fewer = make_trainer(*settings[:2], "trainer.max_steps=6", "+datasets.train.limit=3", RESUME)
+    fewer.run()
+    assert (fewer.steps, fewer.epoch, fewer.position) == (6, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (["+objective.blank=50"], "do not fit together"),
+        (["+decoders.greedy.blank=29"], "blank=29 must be"),
+        (["model.encoder.num_features=40"], "do not fit together"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_noticed_before_training(make_trainer, settings, line):
+    with pytest.raises(UserError, match=line):
+        make_trainer(*settings)
