@@ -13,16 +13,20 @@ from src.utils.hydra_door import hydra_door
 
 @hydra_door(default="quickstart")
 def main(config: DictConfig) -> None:
+    trainer = build_trainer(config)
     try:
-        checkpoint = build_trainer(config).run()
+        checkpoint = trainer.run()
     except Interrupted as stop:
         words = [word for word in sys.argv if not word.startswith("trainer.resume_from=")]
-        print(f"{stop}; go on with: python {shlex.join(words)} trainer.resume_from=auto")
+        python = "python" if trainer.processes.count == 1 else "torchrun ..."
+        if trainer.processes.is_first:
+            print(f"{stop}; go on with: {python} {shlex.join(words)} trainer.resume_from=auto")
         raise SystemExit(stop.status) from None
-    print(f"checkpoint: {checkpoint}")
-    print(
-        f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=predictions decoder=beam"
-    )
+    if trainer.processes.is_first:
+        print(f"checkpoint: {checkpoint}")
+        print(
+            f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder=beam"
+        )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
             batch.
         shuffle: shuffled windows sorted by length, batches shuffled; otherwise all clips, longest first.
         seed: addresses the shuffles.
+        rank, processes: of several processes, this one yields every ``processes``-th batch, from its ``rank`` on.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         max_batch_duration_s: float | None = None,
         shuffle: bool = False,
         seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         BatchLimits(batch_size, max_batch_duration_s)  # checks them
         self.durations = np.asarray(durations, dtype=np.float64)
@@ -54,10 +57,11 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         self.max_batch_duration_s = max_batch_duration_s
         self.shuffle = shuffle
         self.seed = seed
+        self.rank, self.processes = rank, processes
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, position: int = 0) -> None:
-        """Which epoch the next iteration yields, and how many of its batches have been done already."""
+        """Which epoch the next iteration yields, and how many of its batches all processes have done already."""
         self.epoch, self.position = epoch, position
         self._current = self.batches(epoch)
 
@@ -88,9 +92,9 @@ class BucketBatchSampler(Sampler[list[tuple[int, int]]]):
         return batches
 
     def __len__(self) -> int:
-        """Batches of the current epoch, done ones included."""
+        """Batches of the current epoch for all processes, done ones included."""
         return len(self._current)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._current[self.position :]:
+        for batch in self._current[self.position + self.rank :: self.processes]:
             yield [(self.epoch, row) for row in batch]

@@ -20,7 +20,9 @@ from src.trainer.trainer import Trainer
 from src.transforms import SpecAugment
 from src.utils.audio import SAMPLE_RATE
 from src.utils.build import build, build_settings
+from src.utils.devices import choose_device
 from src.utils.errors import UserError
+from src.utils.processes import Processes
 from src.utils.safe_build import safe_build
 
 
@@ -28,6 +30,9 @@ def build_trainer(config: DictConfig) -> Trainer:
     """Builds every part that ``src/configs/base.yaml`` lists. Raises ``UserError`` for parts that do not fit."""
     run = RunOptions(config.run_name, config.save_dir, config.seed, config.num_workers)
     options = build_settings(TrainerOptions, config.trainer, "trainer")
+    device = choose_device(options.device)
+    processes = Processes.join(device)
+    share = {"rank": processes.rank, "processes": processes.count}
     torch.manual_seed(run.seed)
     text_encoder = _part(config, "text_encoder", TextEncoder)
     model_config = {
@@ -58,14 +63,14 @@ def build_trainer(config: DictConfig) -> Trainer:
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
     limits = vars(build_settings(BatchLimits, config.batching, "batching"))
-    sampler = BucketBatchSampler(train.dataset.durations, **limits, shuffle=True, seed=run.seed)
+    sampler = BucketBatchSampler(train.dataset.durations, **limits, **share, shuffle=True, seed=run.seed)
     train_loader = build_loader(train, sampler, run.num_workers)
     dev_loader = None
     if config.datasets.get("dev") is not None:
         dev = PreparedDataset(_part(config, "datasets.dev", SpeechDataset), text_encoder)
         if not dev.has_text():
             raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
-        dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, shuffle=False)
+        dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, **share, shuffle=False)
         dev_loader = build_loader(dev, dev_sampler, run.num_workers)
 
     optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))
@@ -82,6 +87,8 @@ def build_trainer(config: DictConfig) -> Trainer:
         config=_shared_config(config, model_config, train.dataset),
         options=options,
         seed=run.seed,
+        device=device,
+        processes=processes,
     )
 
 

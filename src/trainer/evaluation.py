@@ -12,6 +12,7 @@ from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder
 from src.trainer.step import TrainingStep
+from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
 
@@ -32,10 +33,12 @@ def evaluate(
     searches: Mapping[str, Any],
     batches: Iterable[dict],
     progress: str | None = None,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Scores the model of ``step`` on batches with transcripts, with each of ``searches``.
 
-    Utterances without a usable transcript or audio are left out and listed in ``skipped``.
+    Utterances without a usable transcript or audio are left out and listed in ``skipped``. With several
+    ``processes`` each scores its own ``batches``, and all get the result of all.
     """
     was_training = step.training
     step.eval()
@@ -45,7 +48,9 @@ def evaluate(
     references: dict[str, str] = {}
     predictions: dict[str, dict[str, str]] = {name: {} for name in searches}
     skipped = []
-    for batch in progress_bar(batches, desc=progress, leave=False, disable=progress is None):
+    processes = processes or Processes()
+    shown = progress is not None and processes.is_first
+    for batch in progress_bar(batches, desc=progress, leave=False, disable=not shown):
         skipped += batch["skipped"]
         if "tokens" not in batch:
             continue
@@ -57,6 +62,14 @@ def evaluate(
             for transcript in recognizer.decode(outputs, batch["utterance_id"]):
                 predictions[name][transcript.id] = transcript.text
     step.train(was_training)
+    own = loss_sum, normalizer, references, predictions, skipped
+    loss_sum, normalizer, references, predictions, skipped = 0.0, 0, {}, {name: {} for name in searches}, []
+    for theirs in processes.gather(own):
+        loss_sum, normalizer = loss_sum + theirs[0], normalizer + theirs[1]
+        references |= theirs[2]
+        for name in searches:
+            predictions[name] |= theirs[3][name]
+        skipped += theirs[4]
     metrics = {"loss": loss_sum / max(1, normalizer)}
     for name in searches:
         rates = corpus_error_rates(list(references.values()), [predictions[name][i] for i in references])

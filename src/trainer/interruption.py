@@ -7,6 +7,8 @@ import threading
 import time
 from types import FrameType
 
+TIME_LIMIT = "trainer.time_limit"
+
 
 class Interrupted(Exception):
     """A run that stopped before its end and was saved.
@@ -14,9 +16,9 @@ class Interrupted(Exception):
     ``status`` is the exit status that tells it: 130 after a signal, 75 ("try again later") at the time limit.
     """
 
-    def __init__(self, reason: str, step: int, status: int) -> None:
+    def __init__(self, reason: str, step: int) -> None:
         super().__init__(f"stopped at step {step} ({reason})")
-        self.status = status
+        self.status = 75 if reason == TIME_LIMIT else 130
 
 
 class Interruption:
@@ -35,13 +37,8 @@ class Interruption:
     def reason(self) -> str | None:
         if self.signal is not None:
             return self.NAMES[self.signal]
-        return (
-            "trainer.time_limit" if self.deadline is not None and time.monotonic() >= self.deadline else None
-        )
-
-    def stop(self, step: int) -> Interrupted:
-        """What to raise once ``step`` is saved."""
-        return Interrupted(self.reason, step, 75 if self.signal is None else 130)
+        over = self.deadline is not None and time.monotonic() >= self.deadline
+        return TIME_LIMIT if over else None
 
     def __enter__(self) -> Interruption:
         # Only a process's main thread may set handlers; elsewhere (a notebook's worker) signals stay as they are.

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from src.datasets import Skipped
 from src.trainer.ema import EMA
 from src.trainer.evaluation import to_device
 from src.trainer.step import TrainingStep
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 from src.utils.memory import halves, is_out_of_memory
+from src.utils.processes import Processes, other_processes_may_end
 from src.utils.seeding import addressed_rng
 
 # Losses are sums over some thousand tokens, so fp16 needs a smaller scale than the usual 65536.
@@ -25,25 +28,29 @@ FIRST_SCALE = 64.0
 
 @dataclass
 class StepReport:
-    """What one optimizer step saw."""
+    """What one optimizer step saw, over all of its micro-batches (and processes)."""
 
-    normalizer: int  # tokens that were scored
-    parts: dict[str, float]  # of the loss, per token
-    norm: float  # of the whole gradient, before clipping; 0 where no clip could be used
-    batches: list[dict]  # the micro-batches as they were computed
-    too_short: list[str]  # ids of clips with fewer frames than their transcript needs
-    too_long: dict[str, float]  # seconds of the clips that do not fit into the memory even alone
-    dropped: str = ""  # why the weights stayed as they were, with the clips' ids
-
-
-@dataclass
-class _Sums:
-    """Over the micro-batches of one step."""
-
-    normalizer: int = 0
-    parts: dict[str, float] = field(default_factory=dict)
-    too_short: list[str] = field(default_factory=list)
+    normalizer: int = 0  # tokens that were scored
+    parts: dict[str, float] = field(default_factory=dict)  # sums of the loss's parts
+    norm: float = 0.0  # of the whole gradient, before clipping; 0 where no clip could be used
+    audio_s: float = 0.0  # padding aside
+    skipped: list[Skipped] = field(default_factory=list)  # what could not be read
+    too_short: list[str] = field(default_factory=list)  # ids with fewer frames than their transcript needs
+    too_long: dict[str, float] = field(default_factory=dict)  # seconds of clips that do not fit even alone
+    ids: list[str] = field(default_factory=list)  # of the clips that were computed
     not_finite: list[str] = field(default_factory=list)  # ids of micro-batches whose loss is NaN or infinite
+    dropped: str = ""  # why the weights stayed as they were
+    example: dict | None = None  # one of the micro-batches
+
+    def add(self, other: StepReport) -> None:
+        """Adds what another process saw."""
+        self.normalizer += other.normalizer
+        self.audio_s += other.audio_s
+        for name, value in other.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + value
+        for name in ("skipped", "too_short", "ids", "not_finite"):
+            getattr(self, name).extend(getattr(other, name))
+        self.too_long.update(other.too_long)
 
 
 class Optimization:
@@ -57,6 +64,7 @@ class Optimization:
         clip_norm: longest gradient that is applied; None: any.
         max_bad_steps: steps in a row that may be dropped.
         seed: addresses the random numbers (dropout) of every micro-batch.
+        processes: that compute the step's micro-batches together.
     """
 
     def __init__(
@@ -69,6 +77,7 @@ class Optimization:
         clip_norm: float | None,
         max_bad_steps: int,
         seed: int,
+        processes: Processes,
     ) -> None:
         self.step, self.optimizer, self.ema = step, optimizer, ema
         self.device, self.dtype = device, dtype
@@ -76,31 +85,30 @@ class Optimization:
         self.scaler = torch.amp.GradScaler(
             device.type, init_scale=FIRST_SCALE, enabled=dtype == torch.float16
         )
+        self.processes = processes
+        # One exchange a step, after all micro-batches, so that no process waits for one whose memory ran out.
+        self.together = None
+        if processes.count > 1:
+            self.together = DistributedDataParallel(
+                step, device_ids=[device] if device.type == "cuda" else None
+            )
         self.bad_steps = 0  # in a row, with a NaN or infinite gradient
 
-    def run(self, batches: list[dict], number: int) -> StepReport:
-        """Step ``number`` (from 0) on collated micro-batches of at least one usable clip each.
+    def run(self, group: list[dict], number: int) -> StepReport:
+        """Step ``number`` (from 0) on collated micro-batches; with several processes, on this one's share of them.
 
         Raises ``UserError`` after ``max_bad_steps`` dropped steps in a row.
         """
         self.step.train()
-        sums, batches, too_long = self._accumulate(batches, number)
-        report = StepReport(
-            sums.normalizer,
-            {name: value / max(1, sums.normalizer) for name, value in sums.parts.items()},
-            0.0,
-            batches,
-            sums.too_short,
-            too_long,
-        )
-        if sums.normalizer:
-            gradients = self._divide(sums.normalizer)
+        report = self._exchange(self._accumulate(group, number))
+        if report.normalizer:
+            gradients = self._divide(report.normalizer / self.processes.count)
             norm = torch.nn.utils.get_total_norm(gradients)
             report.norm = float(norm)
             if norm.isfinite():
                 self._apply(norm, number)
             else:
-                report.dropped = self._diagnosis(sums.not_finite, batches)
+                report.dropped = self._diagnosis(report)
             self.scaler.update()
             self.bad_steps = self.bad_steps + 1 if report.dropped else 0
             if self.bad_steps >= self.max_bad_steps:
@@ -111,20 +119,23 @@ class Optimization:
         self.optimizer.zero_grad(set_to_none=True)
         return report
 
-    def _accumulate(self, batches: list[dict], number: int) -> tuple[_Sums, list[dict], dict[str, float]]:
-        """Fills the gradients; returns the sums, the micro-batches that were needed, and clips too long for any."""
+    def _accumulate(self, group: list[dict], number: int) -> StepReport:
+        """Fills the gradients with the sum over the usable micro-batches."""
+        batches = [batch for batch in group if "tokens" in batch]
         too_long: dict[str, float] = {}
         while True:
-            sums = _Sums()
+            report = StepReport(
+                skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long
+            )
             for position, batch in enumerate(batches):
                 try:
-                    self._add(batch, sums, number, position)
+                    self._add(batch, report, number, position)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
                     break
             else:
-                return sums, batches, too_long
+                return report
             # Half-made gradients cannot be taken back alone: all of them go, and the step begins again.
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
@@ -136,20 +147,38 @@ class Optimization:
                 too_long[batch["utterance_id"][0]] = int(batch["audio_lengths"][0]) / SAMPLE_RATE
             batches = [*batches[:position], *smaller, *batches[position + 1 :]]
 
-    def _add(self, batch: dict, sums: _Sums, number: int, position: int) -> None:
+    def _add(self, batch: dict, report: StepReport, number: int, position: int) -> None:
+        # As if one process computed the micro-batches of all, in turn.
+        position = position * self.processes.count + self.processes.rank
         torch.manual_seed(int(addressed_rng(self.seed, "step", number, position).integers(2**62)))
         on_device = to_device(batch, self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses, _ = self.step(on_device)
         self.scaler.scale(losses["loss_sum"]).backward()
-        sums.normalizer += int(losses["normalizer"])
+        report.normalizer += int(losses["normalizer"])
         for name, value in losses["parts"].items():
-            sums.parts[name] = sums.parts.get(name, 0.0) + float(value)
-        sums.too_short += losses["too_short"]
+            report.parts[name] = report.parts.get(name, 0.0) + float(value)
+        report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
+        report.too_short += losses["too_short"]
+        report.ids += batch["utterance_id"]
+        report.example = batch
         if not losses["loss_sum"].isfinite():
-            sums.not_finite += batch["utterance_id"]
+            report.not_finite += batch["utterance_id"]
 
-    def _divide(self, normalizer: int) -> list[Tensor]:
+    def _exchange(self, own: StepReport) -> StepReport:
+        """Adds up what all processes saw; DDP makes each one's gradients the mean over all."""
+        if self.together is None:
+            return own
+        example, own.example = own.example, None
+        report = StepReport(example=example)
+        for each in self.processes.gather(own):
+            report.add(each)
+        with other_processes_may_end():
+            losses, _ = self.together(None)
+            self.scaler.scale(losses["loss_sum"]).backward()
+        return report
+
+    def _divide(self, normalizer: float) -> list[Tensor]:
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, normalizer)
@@ -162,14 +191,13 @@ class Optimization:
         if self.ema:
             self.ema.update(self.step.model, number)
 
-    def _diagnosis(self, not_finite: list[str], batches: list[dict]) -> str:
+    def _diagnosis(self, report: StepReport) -> str:
         """Where a NaN or infinity comes from, as a clause."""
         for name, parameter in self.step.named_parameters():
             if not parameter.isfinite().all():
                 return (
                     f"the weights themselves are not finite ({name}), so an earlier checkpoint must be taken"
                 )
-        if not_finite:
-            return f"the loss of these clips was NaN or infinite: {', '.join(not_finite)}"
-        ids = ", ".join(i for batch in batches for i in batch["utterance_id"])
-        return f"the loss was finite but not its gradient; the clips: {ids}"
+        if report.not_finite:
+            return f"the loss of these clips was NaN or infinite: {', '.join(report.not_finite)}"
+        return f"the loss was finite but not its gradient; the clips: {', '.join(report.ids)}"

@@ -16,7 +16,6 @@ from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
 from src.trainer.optimization import StepReport
-from src.utils.audio import SAMPLE_RATE
 from src.utils.plots import spectrogram_figure
 from src.utils.seeding import addressed_rng
 
@@ -68,9 +67,9 @@ class Reporter:
 
     def note_step(self, step: int, report: StepReport, lr: float, log: bool) -> None:
         """One optimizer step and its learning rate."""
-        for batch in report.batches:
-            self.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
-            self.example = batch
+        self.note_skipped(report.skipped)
+        self.audio_s += report.audio_s
+        self.example = report.example or self.example
         for utterance_id in report.too_short:
             self._note_unusable(
                 utterance_id,
@@ -85,7 +84,8 @@ class Reporter:
             self.counts["bad_steps"] += 1
             self.say(f"step {step}: left out, {report.dropped}")
         self.counts["too_short"] += len(report.too_short)
-        parts, norm = report.parts, report.norm
+        parts = {name: value / max(1, report.normalizer) for name, value in report.parts.items()}
+        norm = report.norm
         if report.normalizer:
             self.losses.append(sum(parts.values()))
         if not log:
@@ -184,6 +184,15 @@ class Reporter:
                 Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram)
             )
         return samples
+
+
+class SilentReporter:
+    """For every process but the first: whatever it is told to note, it keeps to itself."""
+
+    bar: tqdm | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
 
 
 def model_card(

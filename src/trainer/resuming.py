@@ -87,7 +87,7 @@ def _record(trainer: Trainer) -> dict[str, Any]:
     training = trainer.config["training"]
     return {
         "seed": trainer.seed,
-        "trainer.accumulate": trainer.options.accumulate,
+        "trainer.accumulate times processes": trainer.step_size,
         "trainer.monitor": trainer.options.monitor,
         **{
             part if name == "_target_" else f"{part}.{name}": value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.initialise import initialise_from
-from src.trainer.interruption import Interruption
+from src.trainer.interruption import Interrupted, Interruption
 from src.trainer.optimization import Optimization
 from src.trainer.options import TrainerOptions
-from src.trainer.report import Reporter, model_card
+from src.trainer.report import Reporter, SilentReporter, model_card
 from src.trainer.resuming import restore, training_state
 from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
 from src.utils.devices import choose_device, choose_precision
 from src.utils.errors import UserError
+from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
 
@@ -51,6 +52,8 @@ class Trainer:
         config: what the checkpoint's ``config.yaml`` says (model and decoders).
         options: the knobs.
         seed: addresses every random number of the run.
+        device: where to train; by default what the options say.
+        processes: that train together; by default this one alone.
     """
 
     def __init__(
@@ -68,10 +71,13 @@ class Trainer:
         config: dict[str, Any],
         options: TrainerOptions,
         seed: int = 0,
+        device: torch.device | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.options = options
         self.seed = seed
-        self.device = choose_device(options.device)
+        self.processes = processes or Processes()
+        self.device = device or choose_device(options.device)
         self.dtype = choose_precision(options.precision, self.device)
         self.step = step.to(self.device)
         self.text_encoder = text_encoder
@@ -91,8 +97,11 @@ class Trainer:
             clip_norm=options.clip_norm,
             max_bad_steps=options.max_bad_steps,
             seed=seed,
+            processes=self.processes,
         )
-        self.steps_per_epoch = max(1, -(-len(train_loader) // options.accumulate))
+        # Micro-batches of an optimizer step, over all processes.
+        self.step_size = options.accumulate * self.processes.count
+        self.steps_per_epoch = max(1, -(-len(train_loader.batch_sampler) // self.step_size))
         # Without max_steps an estimate for the schedule: shuffled epochs differ by a few batches.
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
         self.scheduler = make_scheduler(self.total_steps)
@@ -102,6 +111,8 @@ class Trainer:
                 f"trainer.monitor={options.monitor} is not measured; choose one of: {', '.join(measured)}"
             )
         self.reporter = Reporter(writers, step.model.frontend, dev_loader, options.num_samples, seed)
+        if not self.processes.is_first:
+            self.reporter = SilentReporter()
 
         self.steps = 0  # optimizer steps done
         self.epoch = 0  # passes over the training set done
@@ -114,13 +125,15 @@ class Trainer:
         self.ranking: dict[str, float] = {}  # checkpoint's name -> its score, of the best ones that are kept
         self.seconds = 0.0  # of training, over all sittings
         self.saved_at = time.monotonic()
+        self.stopping: str | None = None  # why, once all have agreed to stop
 
     def run(self) -> Path:
         """Trains to the end and returns the best checkpoint (the last one when there is no dev set).
 
         Ctrl-C, SIGTERM and the time limit save where it is and raise ``Interrupted``.
         """
-        self.folder.prepare()
+        if self.processes.is_first:
+            self.folder.prepare()
         resumed = self._resume_or_start()
         if not self._finished() or self._unscored():  # otherwise a run's record is complete
             self.reporter.start(self.folder.directory, self.config, resumed)
@@ -129,7 +142,12 @@ class Trainer:
         self.reporter.introduce(self)
         started = time.monotonic() - self.seconds
         bar = progress_bar(
-            total=self.total_steps, initial=self.steps, desc="train", unit="step", smoothing=0.05
+            total=self.total_steps,
+            initial=self.steps,
+            desc="train",
+            unit="step",
+            smoothing=0.05,
+            disable=not self.processes.is_first,
         )
         self.reporter.bar = bar
         try:
@@ -138,9 +156,9 @@ class Trainer:
                     self._evaluate_and_save()  # left out when the run was stopped right there
                 while not self._finished():
                     self._epoch(bar, started)
-                    if self.interruption.reason and not self._finished():
+                    if self.stopping and not self._finished():
                         self._save_unless_there()
-                        raise self.interruption.stop(self.steps)
+                        raise Interrupted(self.stopping, self.steps)
                 self._save_unless_there()  # before it is scored, which takes time
             self._final_evaluation()
         finally:
@@ -170,20 +188,30 @@ class Trainer:
         if self.position >= len(sampler):  # resumed on fewer clips than before
             self.epoch, self.position = self.epoch + 1, 0
             return
-        for group in _groups(self.train_loader, self.options.accumulate):
-            self._optimizer_step(group)
-            self.position += len(group)
+        batches = iter(self.train_loader)
+        for start in range(self.position, len(sampler), self.step_size):
+            size = min(self.step_size, len(sampler) - start)
+            own = len(range(self.processes.rank, size, self.processes.count))
+            self._optimizer_step(list(itertools.islice(batches, own)))
+            self.position = start + size
             if self.position >= len(sampler):
                 self.epoch, self.position = self.epoch + 1, 0
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
-            if self.interruption.reason is None:
+            self.stopping, save_is_due = self._agree()
+            if self.stopping is None:
                 if self._evaluation_is_due():
                     self._evaluate_and_save()
-                elif time.monotonic() - self.saved_at >= self.options.save_every_s:
+                elif save_is_due:
                     self._save(is_best=False)
-            if self._out_of_steps() or self._out_of_patience() or self.interruption.reason:
+            if self._out_of_steps() or self._out_of_patience() or self.stopping:
                 break
+
+    def _agree(self) -> tuple[str | None, bool]:
+        """Why all stop here, if they do, and whether to save: clocks and signals differ between processes."""
+        due = time.monotonic() - self.saved_at >= self.options.save_every_s
+        everybody = self.processes.gather((self.interruption.reason, due))
+        return next((reason for reason, _ in everybody if reason), None), any(due for _, due in everybody)
 
     def _evaluation_is_due(self) -> bool:
         steps, epochs = self.options.evaluate_every_steps, self.options.evaluate_every_epochs
@@ -191,10 +219,8 @@ class Trainer:
         return after_epoch or (steps is not None and self.steps % steps == 0)
 
     def _optimizer_step(self, group: list[dict]) -> None:
-        """One update of the weights, and of the schedule, from the usable micro-batches of ``group``."""
-        for batch in group:
-            self.reporter.note_skipped(batch["skipped"])
-        report = self.optimization.run([batch for batch in group if "tokens" in batch], self.steps)
+        """One update of the weights, and of the schedule, from the micro-batches of ``group`` (and the others')."""
+        report = self.optimization.run(group, self.steps)
         self.empty_steps = 0 if report.normalizer else self.empty_steps + 1
         if self.empty_steps >= self.steps_per_epoch:
             raise UserError(
@@ -217,7 +243,9 @@ class Trainer:
         if self.dev_loader is None:
             return None
         with self._shared_weights():
-            evaluation = evaluate(self.step, self.text_encoder, searches, self.dev_loader, progress="dev")
+            evaluation = evaluate(
+                self.step, self.text_encoder, searches, self.dev_loader, "dev", self.processes
+            )
         if not evaluation.references:
             self._save_unless_there()
             raise UserError("no utterance of the dev set could be used; check datasets.dev")
@@ -252,13 +280,13 @@ class Trainer:
         )
         final = TrainingStep(best, self.step.objective, None)
         evaluation = evaluate(
-            final, self.text_encoder, self.searches, self.dev_loader, progress="dev, all searches"
+            final, self.text_encoder, self.searches, self.dev_loader, "dev, all searches", self.processes
         )
         self.reporter.note_final(self.steps, evaluation, self.searches)
 
     def _save_unless_there(self) -> None:
         last = self.folder.pointed("last")
-        if last is None or last.name != f"step-{self.steps}":
+        if self.processes.from_first(last is None or last.name != f"step-{self.steps}"):
             self._save(is_best=False)
 
     def _save(self, is_best: bool) -> None:
@@ -269,7 +297,9 @@ class Trainer:
             with self._shared_weights():
                 write_checkpoint(directory, self.step.model, self.config, self.text_encoder, card)
 
-        self.folder.save(self.steps, write, training_state(self), is_best, self._kept)
+        if self.processes.is_first:
+            self.folder.save(self.steps, write, training_state(self), is_best, self._kept)
+        self.processes.gather("saved")  # nobody reads or ends before it is written
         self.saved_at = time.monotonic()
 
     def _rank(self, score: float) -> None:
@@ -287,7 +317,7 @@ class Trainer:
     # ---- resuming ------------------------------------------------------------------------------------------
 
     def _resume_or_start(self) -> bool:
-        newest = self.folder.newest()
+        newest = self.processes.from_first(self.folder.newest())
         if newest is None:
             if self.options.init_from:
                 initialise_from(
@@ -301,15 +331,9 @@ class Trainer:
                 f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto, or choose "
                 f"another run_name"
             )
-        restore(self, self.folder.load(newest), newest)
+        first = self.processes.is_first
+        restore(self, self.processes.from_first(self.folder.load(newest) if first else None), newest)
         if self.folder.pointed("best") is None:  # lost: the next evaluation chooses anew
             self.best = float("inf")
-        print(f"going on from step {self.steps} of {newest}")
+        self.reporter.say(f"going on from step {self.steps} of {newest}")
         return True
-
-
-def _groups(batches: Iterable[dict], size: int) -> Iterator[list[dict]]:
-    """Consecutive lists of ``size`` batches; the last may be shorter."""
-    batches = iter(batches)
-    while group := list(itertools.islice(batches, size)):
-        yield group

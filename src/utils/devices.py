@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from src.utils.errors import UserError
@@ -13,6 +15,8 @@ def choose_device(name: str = "auto") -> torch.device:
     """``auto`` is CUDA when there is one, else the CPU. Raises ``UserError`` for what this machine lacks."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # one GPU for each process of torchrun
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError):

@@ -10,6 +10,7 @@ from torch import nn
 
 from src.trainer.optimization import Optimization
 from src.utils.errors import UserError
+from src.utils.processes import Processes
 
 CPU = torch.device("cpu")
 
@@ -41,12 +42,14 @@ def batch_of(lengths: list[int], value: float = 0.5) -> dict:
     for row, length in enumerate(lengths):
         audio[row, :length] = value
     ids = [f"clip{length}" for length in lengths]
-    return {"utterance_id": ids, "audio": audio, "audio_lengths": torch.tensor(lengths), "skipped": []}
+    tokens = torch.zeros(len(lengths), 1)
+    lengths = torch.tensor(lengths)
+    return {"utterance_id": ids, "audio": audio, "audio_lengths": lengths, "tokens": tokens, "skipped": []}
 
 
 def optimization(step: nn.Module, **settings) -> Optimization:
     optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
-    settings = {"clip_norm": None, "max_bad_steps": 3, "seed": 0} | settings
+    settings = {"clip_norm": None, "max_bad_steps": 3, "seed": 0, "processes": Processes()} | settings
     return Optimization(step, optimizer, None, CPU, torch.float32, **settings)
 
 
@@ -68,8 +71,7 @@ def test_what_does_not_fit_is_cut_in_two_and_nothing_is_lost():
     assert report.norm == pytest.approx(expected.norm) and tight.weight.item() == pytest.approx(
         roomy.weight.item()
     )
-    computed = [i for batch in report.batches for i in batch["utterance_id"]]
-    assert computed == [i for batch in batches for i in batch["utterance_id"]] and not report.too_long
+    assert report.ids == [i for batch in batches for i in batch["utterance_id"]] and not report.too_long
 
 
 def test_a_clip_that_never_fits_is_left_out_alone_and_named():
@@ -89,7 +91,7 @@ def test_nothing_usable_changes_nothing():
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
     step = SquaredMean()
     with pytest.raises(KeyError):
-        optimization(step).run([{}], 0)
+        optimization(step).run([{"tokens": None, "skipped": []}], 0)
 
 
 def test_a_gradient_that_is_not_finite_is_dropped_and_its_clips_are_named():

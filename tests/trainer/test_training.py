@@ -24,7 +24,7 @@ def dev(monkeypatch):
     """``dev.losses`` by step instead of measured ones; ``dev.trainer`` is the trainer that is running."""
     dev = SimpleNamespace(trainer=None, losses=[])
 
-    def evaluate(step, text_encoder, searches, batches, progress=None):
+    def evaluate(step, text_encoder, searches, batches, progress=None, processes=None):
         texts = {batches.dataset.dataset.ids[0]: "a"} if dev.losses else {}
         loss = dev.losses[dev.trainer.steps - 1] if dev.losses else 0.0
         return Evaluation({"loss": loss, "wer_greedy": 1.0, "cer_greedy": 1.0}, texts, {"greedy": texts})
@@ -111,7 +111,7 @@ def finished(make_trainer, *settings: str):
         (["optimizer=sgd"], "optimizer=torch.optim.AdamW, not torch.optim.SGD"),
         (["lr_scheduler=noam"], "lr_scheduler=src.trainer.schedules.warmup_cosine, not .*noam"),
         (["lr_scheduler.warmup=0.5"], "lr_scheduler.warmup=0.1, not 0.5"),
-        (["trainer.accumulate=2"], "trainer.accumulate=1, not 2"),
+        (["trainer.accumulate=2"], "trainer.accumulate times processes=1, not 2"),
         (["batching.batch_size=2"], "batching.batch_size=5, not 2"),
         (["seed=1"], "seed=0, not 1"),
         (["model.encoder.num_layers=2"], "model.encoder.num_layers=1, not 2"),

@@ -1,0 +1,103 @@
+"""Several processes (gloo, on the CPU) train what one process trains."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 4
+SETTINGS = [
+    "-cn=one_batch",
+    f"datasets.train.data_dir={ROOT / 'samples'}",
+    "model=mlp_ctc",
+    "model.encoder.dim=32",
+    "model.encoder.num_layers=1",
+    "model.encoder.dropout=0.1",
+    "~decoders.beam",
+    "writer=none",
+    "trainer.device=cpu",
+    "batching.batch_size=1",
+    "optimizer.lr=0.01",
+    "trainer.ema_decay=0.5",
+    f"trainer.max_steps={STEPS}",
+    "trainer.evaluate_every_epochs=2",
+]
+
+
+def train(
+    save_dir: Path, processes: int, *settings: str, script="train.py", restarts: int = 0
+) -> subprocess.CompletedProcess:
+    """Runs the door under torchrun, also where there is one process only."""
+    launcher = [
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={processes}",
+        f"--max-restarts={restarts}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        *launcher,
+        script,
+        *SETTINGS,
+        f"save_dir={save_dir}",
+        "run_name=run",
+        *settings,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def weights(save_dir: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return load_file(save_dir / "run" / "checkpoints" / f"step-{step}" / "training" / "state.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """All tensors at the end of the run in one process: six micro-batches a step, five in an epoch."""
+    save_dir = tmp_path_factory.mktemp("alone")
+    done = train(save_dir, 1, "trainer.accumulate=6")
+    assert done.returncode == 0, done.stderr
+    return weights(save_dir)
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 3), (3, 2)])
+def test_the_same_global_batch_gives_the_same_weights(tmp_path, alone, processes, accumulate):
+    done = train(tmp_path, processes, f"trainer.accumulate={accumulate}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("checkpoint: ") == 1 and done.stdout.count("dev loss") == 2  # one of them speaks
+    torch.testing.assert_close(weights(tmp_path), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
+    for processes, accumulate in ((2, 3), (1, 6)):
+        settings = [
+            f"trainer.accumulate={accumulate}",
+            "trainer.time_limit=0.001s",
+            "trainer.resume_from=auto",
+        ]
+        done = train(tmp_path, processes, *settings)
+        assert done.returncode and "(trainer.time_limit); go on with: " in done.stdout, done.stderr
+    done = train(tmp_path, 2, "trainer.resume_from=auto")
+    assert "was trained with trainer.accumulate times processes=6, not 2" in done.stderr
+    done = train(tmp_path, 3, "trainer.accumulate=2", "trainer.resume_from=auto")
+    assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
+    torch.testing.assert_close(weights(tmp_path), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, alone):
+    settings = ["trainer.accumulate=3", "trainer.resume_from=auto", "trainer.evaluate_every_steps=1"]
+    script = "tests/support/dying_rank.py"
+    done = train(tmp_path / "ends", 2, *settings, script=script)
+    assert done.returncode and "another process of this training ended" in done.stderr
+    assert sorted(weights(tmp_path / "ends", step=2)) == sorted(alone)
+    done = train(tmp_path / "goes_on", 2, *settings, script=script, restarts=1)
+    assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
+    torch.testing.assert_close(weights(tmp_path / "goes_on"), alone, atol=1e-6, rtol=1e-5)
