@@ -73,19 +73,21 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(make_trainer, se
     untouched.run()
     duration = time.monotonic() - started
 
+    expected = finished_state(untouched)
+
     fork, moments = multiprocessing.get_context("fork"), random.Random(0)
-    kills = 0
-    for _ in range(20 * KILLS):
-        process = fork.Process(target=lambda: make_trainer(*COMMON, *settings, "run_name=killed").run())
+    kills = runs = 0
+    finished = False
+    while kills < KILLS or not finished:
+        name = f"run_name=killed{runs}"  # a run that got to its end is compared, and another one begun
+        process = fork.Process(target=lambda name=name: make_trainer(*COMMON, *settings, name).run())
         process.start()
         process.join(None if kills >= KILLS else moments.uniform(0, duration))
         if process.exitcode is None:
             process.kill()
             process.join()
-            kills += 1
-        elif kills >= KILLS:
-            break
-        assert process.exitcode in (0, -9)
-    assert kills >= min(KILLS, 1)
-    killed = make_trainer(*COMMON, *settings, "run_name=killed")
-    assert_same_bits(finished_state(killed), finished_state(untouched))
+            kills, finished = kills + 1, False
+            continue
+        assert process.exitcode == 0
+        assert_same_bits(finished_state(make_trainer(*COMMON, *settings, name)), expected)
+        runs, finished = runs + 1, True
