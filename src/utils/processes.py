@@ -6,6 +6,7 @@ through gloo on the host, so that no GPU waits for them.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,15 @@ class Processes:
             dist.init_process_group(backend, store=store, rank=rank, world_size=count)
         processes.rank, processes.count = dist.get_rank(), dist.get_world_size()
         processes.messages = dist.new_group(backend="gloo")
+        # A gloo thread that lets go of its last message while the interpreter ends would abort the process.
+        atexit.register(processes.leave)
         return processes
+
+    def leave(self) -> None:
+        """Ends the threads that carry messages; nothing can be said afterwards."""
+        self.messages = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:

@@ -101,3 +101,19 @@ def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, al
     done = train(tmp_path / "goes_on", 2, *settings, script=script, restarts=1)
     assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
     torch.testing.assert_close(weights(tmp_path / "goes_on"), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_processes_part_before_their_interpreters_end(tmp_path):
+    """A thread that lost its last message while the interpreter ended aborted a finished training (once in CI)."""
+    script = tmp_path / "parts.py"
+    script.write_text(
+        "import atexit, torch, torch.distributed as dist\n"
+        "atexit.register(lambda: print('initialised:', dist.is_initialized()))\n"  # runs last
+        "from src.utils.processes import Processes\n"
+        "processes = Processes.join(torch.device('cpu'))\n"
+        "assert processes.gather(processes.rank) == [0, 1]\n"
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launcher, script], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.count("initialised: False") == 2, done.stderr
