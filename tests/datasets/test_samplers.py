@@ -7,18 +7,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.datasets import BucketBatchSampler, build_loader
+from src.datasets import BucketBatchSampler, build_loader, samplers
+from src.datasets.samplers import shard_order
 from src.utils.errors import UserError
 
 durations = st.lists(st.floats(0.1, 30, allow_nan=False), max_size=60)
-limits = st.tuples(st.none() | st.integers(1, 9), st.none() | st.floats(1, 60)).filter(any)
+limits = st.tuples(
+    st.none() | st.integers(1, 9),
+    st.none() | st.floats(1, 60),
+    st.none() | st.dictionaries(st.floats(0.5, 40), st.integers(1, 9), min_size=1, max_size=3),
+).filter(any)
+
+
+def rows(sampler: BucketBatchSampler, epoch: int = 0) -> list[list[int]]:
+    sampler.set_epoch(epoch)
+    return [[row for _, row in batch] for batch in sampler]
 
 
 @settings(max_examples=80, deadline=None)
 @given(durations, limits, st.booleans(), st.integers(0, 5), st.integers(0, 5))
 def test_every_row_once_within_the_limits_and_repeatable(clips, limits, shuffle, seed, epoch) -> None:
-    batch_size, seconds = limits
-    sampler = BucketBatchSampler(clips, batch_size, seconds, shuffle, seed)
+    batch_size, seconds, by_length = limits
+    sampler = BucketBatchSampler(clips, *limits, shuffle, seed)
     sampler.set_epoch(epoch)
     batches = list(sampler)
     assert len(sampler) == len(batches)
@@ -28,7 +38,9 @@ def test_every_row_once_within_the_limits_and_repeatable(clips, limits, shuffle,
         lengths = [clips[row] for _, row in batch]
         assert batch_size is None or len(batch) <= batch_size
         assert seconds is None or len(batch) == 1 or len(batch) * max(lengths) <= seconds
-    again = BucketBatchSampler(clips, batch_size, seconds, shuffle, seed)
+        fitting = [clips for length, clips in sorted((by_length or {}).items()) if length >= max(lengths)]
+        assert by_length is None or len(batch) <= [*fitting, 1][0]
+    again = BucketBatchSampler(clips, *limits, shuffle, seed)
     again.set_epoch(epoch + 1)
     list(again)
     again.set_epoch(epoch)
@@ -47,9 +59,7 @@ def test_a_resumed_epoch_goes_on_at_its_position(clips, position, epoch) -> None
 
 def test_seed_and_epoch_change_the_order() -> None:
     def batches(seed: int, epoch: int) -> list[list[int]]:
-        return BucketBatchSampler(np.linspace(1, 9, 100), batch_size=4, shuffle=True, seed=seed).batches(
-            epoch
-        )
+        return rows(BucketBatchSampler(np.linspace(1, 9, 100), batch_size=4, shuffle=True, seed=seed), epoch)
 
     assert batches(0, 0) != batches(0, 1) and batches(0, 0) != batches(1, 0)
 
@@ -61,7 +71,7 @@ def test_without_shuffling_the_longest_come_first() -> None:
 
 def test_batches_hold_clips_of_similar_length() -> None:
     clips = np.random.default_rng(0).uniform(1, 20, 3000)
-    batches = BucketBatchSampler(clips, max_batch_duration_s=200, shuffle=True).batches(0)
+    batches = rows(BucketBatchSampler(clips, max_batch_duration_s=200, shuffle=True))
     padded = sum(len(batch) * clips[batch].max() for batch in batches)
     assert clips.sum() / padded > 0.97
 
@@ -73,13 +83,49 @@ def test_no_limit_is_an_error() -> None:
 
 def test_a_batch_is_filled_up_to_the_limit_and_no_longer_clip_before_it_counts() -> None:
     clips = [5.0, 5.0, 2.0, 2.0, 2.0, 2.0, 2.0]  # 2 x 5 s and 5 x 2 s are 10 s exactly
-    batches = BucketBatchSampler(clips, max_batch_duration_s=10).batches(0)
+    batches = rows(BucketBatchSampler(clips, max_batch_duration_s=10))
     assert batches == [[0, 1], [2, 3, 4, 5, 6]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 3))
+def test_a_shuffled_epoch_passes_through_the_shards_and_mixes_a_few(shards, clips, epoch) -> None:
+    """Once five shards have begun after a shard, nothing of it comes, but for what a window and its sort move."""
+    clips *= shards
+    shard = np.repeat(np.arange(shards), clips // shards)
+    lengths = np.random.default_rng(0).uniform(1, 9, clips)
+    batches = rows(BucketBatchSampler(lengths, 1, shuffle=True, shards=shard), epoch)
+    assert sorted(row for batch in batches for row in batch) == list(range(clips))
+    places = np.argsort(shard_order(0, epoch, shards))
+    came = places[shard[np.concatenate(batches)]]  # which place in the order each clip's shard has
+    window = samplers.WINDOW // (clips // shards) + 1  # shards of a window
+    furthest = np.maximum.accumulate(came)
+    assert (furthest - came).max() <= samplers.MIXED_SHARDS + window
+
+
+def test_clips_of_one_shard_do_not_stay_together() -> None:
+    shard = np.repeat(np.arange(20), 1000)
+    batches = rows(BucketBatchSampler(np.full(20_000, 2.0), 8, shuffle=True, shards=shard))
+    assert np.mean([len(set(shard[batch])) for batch in batches]) > 3
+
+
+def test_ten_million_clips_are_planned_without_an_object_for_each() -> None:
+    sampler = BucketBatchSampler(np.full(10_000_000, 5.0), max_batch_duration_s=100)
+    assert len(sampler) == 500_000 and next(iter(sampler))[0] == (0, 0)
+
+
+def test_clips_by_length() -> None:
+    clips = [3.0, 3.0, 3.0, 7.0, 7.0, 7.0, 20.0, 20.0]
+    sampler = BucketBatchSampler(clips, clips_by_length={8: 2, 4: 3})
+    assert rows(sampler) == [[6], [7], [3, 4], [5, 0], [1, 2]]
+    for wrong, words in (([3], "must be a mapping"), ({0: 3}, "length in seconds"), ({5: 0}, "_length.5=0")):
+        with pytest.raises(UserError, match=words):
+            BucketBatchSampler(clips, clips_by_length=wrong)
 
 
 def test_clips_meet_others_in_every_epoch() -> None:
     sampler = BucketBatchSampler(np.full(3000, 2.0), batch_size=4, shuffle=True)
-    companies = [{frozenset(batch) for batch in sampler.batches(epoch)} for epoch in (0, 1)]
+    companies = [{frozenset(batch) for batch in rows(sampler, epoch)} for epoch in (0, 1)]
     assert len(companies[0] & companies[1]) < 5
 
 

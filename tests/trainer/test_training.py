@@ -6,6 +6,7 @@ import contextlib
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from src.trainer import Interrupted
@@ -166,8 +167,8 @@ def test_epochs_of_different_lengths_are_all_whole(make_trainer, schedule):
         "trainer.max_steps=null", "trainer.max_epochs=3", "datasets.dev=null", f"lr_scheduler={schedule}"
     )
     assert trainer.total_steps == 3
-    epochs = [[[0, 1, 2, 3, 4]], [[0, 1], [2, 3], [4]], [[0, 1, 2], [3, 4]]]
-    trainer.train_loader.batch_sampler.batches = epochs.__getitem__
+    epochs = [[[0, 5]], [[0, 2], [2, 4], [4, 5]], [[0, 3], [3, 5]]]
+    trainer.train_loader.batch_sampler._plan = lambda epoch: (np.arange(5), np.array(epochs[epoch]))
     trainer.run()
     assert (trainer.steps, trainer.epoch, trainer.position) == (6, 3, 0)
     assert trainer.optimizer.param_groups[0]["lr"] > 0
