@@ -68,11 +68,11 @@ def test_dropout_is_where_the_papers_have_it():
     assert dropped_values(ConvolutionModule(16, 5, dropout=0.3, norm="layer"), x, valid) == 1
     block = ConformerBlock(16, 2, 4, 5, 0.3, "rotary", "layer")
     assert dropped_values(block, x, valid) == 1  # after the attention
-    assert {m.p for m in block.modules() if isinstance(m, Dropout)} == {block.attention.dropout} == {0.3}
+    assert {m.p for m in block.modules() if isinstance(m, Dropout)} == {0.3}
     small = {"dim": 16, "num_layers": 2, "num_heads": 2, "kernel_size": 5}
     assert dropped_values(ConformerEncoder(16, **small, dropout=0.3), x, lengths) == 1  # before the blocks
-    relative = RelativeAttention(16, 2, dropout=0.3)
-    assert dropped_values(relative, x, valid) == 1  # the attention weights
+    for attention in (RelativeAttention(16, 2), RotaryAttention(16, 2)):  # the weights are left alone
+        torch.testing.assert_close(attention.train()(x, valid), attention(x, valid), rtol=0, atol=0)
     recurrent = DeepSpeech2Encoder(16, hidden_dim=8, num_layers=3, channels=2, dropout=0.3)
     assert dropped_values(recurrent, x, lengths) == 3
     assert dropped_values(MLPEncoder(16, dim=8, num_layers=2, dropout=0.3), x, lengths) == 2
@@ -136,17 +136,6 @@ def test_dropping_everything_after_the_attention_leaves_the_attention_out():
     without.attention.output.weight.zero_()
     without.attention.output.bias.zero_()
     torch.testing.assert_close(dropped, without(x, valid))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", [RotaryAttention, RelativeAttention])
-def test_attention_weights_are_dropped_in_training_only(kind):
-    attention = kind(16, 2, dropout=0.5)
-    x, valid = torch.randn(1, 9, 16), torch.ones(1, 9, dtype=torch.bool)
-    attention.train()
-    assert not torch.equal(attention(x, valid), attention(x, valid))
-    attention.eval()
-    assert torch.equal(attention(x, valid), attention(x, valid))
 
 
 def test_an_overflow_does_not_poison_the_running_statistics():

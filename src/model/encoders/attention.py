@@ -7,12 +7,11 @@ on how far its batch is padded.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from src.model.dropout import Dropout
 
 
 class RotaryAttention(nn.Module):
@@ -22,11 +21,11 @@ class RotaryAttention(nn.Module):
     product of q and k depends on the distance alone.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads or (dim // num_heads) % 2:
             raise ValueError(f"dim={dim} must be an even multiple of num_heads={num_heads}")
-        self.num_heads, self.dropout = num_heads, dropout
+        self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
         self.head_dim = dim // num_heads
@@ -40,23 +39,24 @@ class RotaryAttention(nn.Module):
 
     @staticmethod
     def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Turns channel pairs (i, i + half) of x [B, H, T, head_dim]."""
+        """Turns channel pairs (i, i + half) of x [B, H, T, head_dim]; float32."""
         left, right = x.float().chunk(2, dim=-1)
-        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1).to(x.dtype)
+        return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] bool with at least one True per row -> [B, T, D]."""
         B, T, D = x.size()
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         cos, sin = self.angles(T, x.device)
-        dropout = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(
-            self.rotate(q, cos, sin),
-            self.rotate(k, cos, sin),
-            v,
-            attn_mask=valid[:, None, None, :],
-            dropout_p=dropout,
-        )
+        q, k = self.rotate(q, cos, sin), self.rotate(k, cos, sin)
+        on_cpu = x.device.type == "cpu"
+        if not on_cpu:
+            q, k = q.to(v.dtype), k.to(v.dtype)
+        # A CPU's gradient of attention is faster in fp32 than in bf16.
+        with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+            attended = F.scaled_dot_product_attention(
+                q, k, v.to(q.dtype), attn_mask=valid[:, None, None, :]
+            )
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
 
 
@@ -66,11 +66,11 @@ class RelativeAttention(nn.Module):
     score(i, j) = ((q_i + u) k_j + (q_i + v) W_r r_{i-j}) / sqrt(head_dim); u and v are learnt per head.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads or dim % 2:
             raise ValueError(f"dim={dim} must be even and a multiple of num_heads={num_heads}")
-        self.num_heads, self.dropout = num_heads, Dropout(dropout)
+        self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.position = nn.Linear(dim, dim, bias=False)
@@ -104,7 +104,7 @@ class RelativeAttention(nn.Module):
         position = self.shift((q + self.position_bias) @ r.transpose(-2, -1))
         scores = (content + position).float() / math.sqrt(self.head_dim)
         weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1).to(v.dtype)
-        attended = self.dropout(weights) @ v
+        attended = weights @ v
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
 
 

@@ -69,7 +69,7 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.feed_forward_in = FeedForward(dim, ff_multiple * dim, dropout)
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = ATTENTIONS[attention](dim, num_heads, dropout)
+        self.attention = ATTENTIONS[attention](dim, num_heads)
         self.convolution = ConvolutionModule(dim, kernel_size, dropout, norm)
         self.feed_forward_out = FeedForward(dim, ff_multiple * dim, dropout)
         self.norm = nn.LayerNorm(dim)
@@ -93,7 +93,7 @@ class ConformerEncoder(nn.Module):
         num_features: F of the frontend.
         dim, num_layers, num_heads, kernel_size: S 144/16/4/31, M 256/17/4/31, L 512/18/8/31 in the paper.
         ff_multiple: expansion of the feed-forward modules.
-        dropout: after every module, inside the feed-forward and on attention weights.
+        dropout: after every module and inside the feed-forward (the paper's sec. 3.2).
         attention: ``relative`` (the paper's) or ``rotary`` (faster: PyTorch's fused attention).
         norm: of the convolution module; ``layer`` or ``batch`` (the paper's, here ignoring padding).
         subsampling_channels: channels of the subsampling; ``dim`` when not given.
