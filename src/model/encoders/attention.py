@@ -54,9 +54,7 @@ class RotaryAttention(nn.Module):
             q, k = q.to(v.dtype), k.to(v.dtype)
         # A CPU's gradient of attention is faster in fp32 than in bf16.
         with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-            attended = F.scaled_dot_product_attention(
-                q, k, v.to(q.dtype), attn_mask=valid[:, None, None, :]
-            )
+            attended = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=valid[:, None, None, :])
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
 
 
