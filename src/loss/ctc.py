@@ -23,7 +23,7 @@ class CTCObjective(nn.Module):
 
     Returns sums and a normaliser (the number of target tokens that were scored), so that accumulation and
     uneven batches give the same gradient as one large batch. A clip with fewer frames than its transcript
-    needs has no alignment: its infinite loss counts as zero and its id is returned.
+    needs has no alignment: its infinite loss counts as zero, and it is marked.
     """
 
     def __init__(self, blank: int = 0) -> None:
@@ -36,13 +36,12 @@ class CTCObjective(nn.Module):
         log_prob_lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
-        utterance_id: list[str],
         **batch,
     ) -> dict:
         """log_probs [B, T, V], log_prob_lengths [B], tokens [B, U], token_lengths [B].
 
         Returns ``loss_sum`` (scalar), ``normalizer`` (scalar), ``parts`` (name -> scalar sum over the same
-        normaliser) and ``too_short`` (ids left out).
+        normaliser) and ``too_short`` ([B] bool: left out).
         """
         losses = F.ctc_loss(
             log_probs.float().transpose(0, 1),
@@ -59,5 +58,5 @@ class CTCObjective(nn.Module):
             "loss_sum": loss_sum,
             "normalizer": (token_lengths * alignable).sum(),
             "parts": {"ctc": loss_sum.detach()},
-            "too_short": [i for i, ok in zip(utterance_id, alignable.tolist(), strict=True) if not ok],
+            "too_short": ~alignable,
         }

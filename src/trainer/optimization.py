@@ -124,18 +124,16 @@ class Optimization:
         batches = [batch for batch in group if "tokens" in batch]
         too_long: dict[str, float] = {}
         while True:
-            report = StepReport(
-                skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long
-            )
+            computed = []
             for position, batch in enumerate(batches):
                 try:
-                    self._add(batch, report, number, position)
+                    computed.append(self._backward(batch, number, position))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
                     break
             else:
-                return report
+                break
             # Half-made gradients cannot be taken back alone: all of them go, and the step begins again.
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
@@ -146,8 +144,14 @@ class Optimization:
             else:
                 too_long[batch["utterance_id"][0]] = int(batch["audio_lengths"][0]) / SAMPLE_RATE
             batches = [*batches[:position], *smaller, *batches[position + 1 :]]
+        report = StepReport(skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long)
+        # Read after all of them: every look at the device waits until it has done what it was given.
+        for batch, losses in zip(batches, computed, strict=True):
+            _note(report, batch, losses)
+        return report
 
-    def _add(self, batch: dict, report: StepReport, number: int, position: int) -> None:
+    def _backward(self, batch: dict, number: int, position: int) -> dict:
+        """Adds the gradient of a micro-batch to those of the step; what its objective returned, still on the device."""
         # As if one process computed the micro-batches of all, in turn.
         position = position * self.processes.count + self.processes.rank
         torch.manual_seed(int(addressed_rng(self.seed, "step", number, position).integers(2**62)))
@@ -155,15 +159,7 @@ class Optimization:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses, _ = self.step(on_device)
         self.scaler.scale(losses["loss_sum"]).backward()
-        report.normalizer += int(losses["normalizer"])
-        for name, value in losses["parts"].items():
-            report.parts[name] = report.parts.get(name, 0.0) + float(value)
-        report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
-        report.too_short += losses["too_short"]
-        report.ids += batch["utterance_id"]
-        report.example = batch
-        if not losses["loss_sum"].isfinite():
-            report.not_finite += batch["utterance_id"]
+        return {**losses, "loss_sum": losses["loss_sum"].detach()}
 
     def _exchange(self, own: StepReport) -> StepReport:
         """Adds up what all processes saw; DDP makes each one's gradients the mean over all."""
@@ -201,3 +197,17 @@ class Optimization:
         if report.not_finite:
             return f"the loss of these clips was NaN or infinite: {', '.join(report.not_finite)}"
         return f"the loss was finite but not its gradient; the clips: {', '.join(report.ids)}"
+
+
+def _note(report: StepReport, batch: dict, losses: dict) -> None:
+    """Adds what was computed of a micro-batch."""
+    ids = batch["utterance_id"]
+    report.normalizer += int(losses["normalizer"])
+    for name, value in losses["parts"].items():
+        report.parts[name] = report.parts.get(name, 0.0) + float(value)
+    report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
+    report.too_short += [i for i, short in zip(ids, losses["too_short"].tolist(), strict=True) if short]
+    report.ids += ids
+    report.example = batch
+    if not losses["loss_sum"].isfinite():
+        report.not_finite += ids

@@ -34,7 +34,7 @@ class SquaredMean(nn.Module):
         means = batch["audio"].sum(1) / batch["audio_lengths"]
         loss = (self.weight * means - 1).square().sum()
         sums = {"loss_sum": loss, "normalizer": torch.tensor(len(means)), "parts": {"loss": loss.detach()}}
-        return {**sums, "too_short": []}, {}
+        return {**sums, "too_short": torch.zeros(len(means), dtype=torch.bool)}, {}
 
 
 def batch_of(lengths: list[int], value: float = 0.5) -> dict:

@@ -79,10 +79,10 @@ class ConformerBlock(nn.Module):
         """x [B, T, D], valid [B, T] -> [B, T, D]."""
         # A clip without a single frame would leave the softmax nothing to attend to.
         attended = valid | (torch.arange(x.size(1), device=x.device) == 0)
-        x = x + 0.5 * self.feed_forward_in(x)
+        x = torch.add(x, self.feed_forward_in(x), alpha=0.5)
         x = x + self.dropout(self.attention(self.attention_norm(x), attended))
         x = x + self.convolution(x, valid)
-        x = x + 0.5 * self.feed_forward_out(x)
+        x = torch.add(x, self.feed_forward_out(x), alpha=0.5)
         return self.norm(x)
 
 
