@@ -92,15 +92,26 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
     torch.testing.assert_close(weights(tmp_path), alone, atol=1e-6, rtol=1e-5)
 
 
-def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, alone):
+def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, alone, monkeypatch):
     settings = ["trainer.accumulate=3", "trainer.resume_from=auto", "trainer.evaluate_every_steps=1"]
-    script = "tests/support/dying_rank.py"
+    monkeypatch.setenv("STRIKE", "process")
+    script = "tests/support/struck_rank.py"
     done = train(tmp_path / "ends", 2, *settings, script=script)
     assert done.returncode and "another process of this training ended" in done.stderr
     assert sorted(weights(tmp_path / "ends", step=2)) == sorted(alone)
     done = train(tmp_path / "goes_on", 2, *settings, script=script, restarts=1)
     assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
     torch.testing.assert_close(weights(tmp_path / "goes_on"), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_a_launcher_that_is_asked_to_end_saves_first(tmp_path, alone, monkeypatch):
+    monkeypatch.setenv("STRIKE", "launcher")
+    settings = ["trainer.accumulate=3", "trainer.resume_from=auto"]
+    done = train(tmp_path, 2, *settings, "trainer.max_steps=100000", script="tests/support/struck_rank.py")
+    assert done.returncode and "(SIGTERM); go on with: " in done.stdout, done.stderr
+    newest = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step-*"))
+    done = train(tmp_path, 2, *settings, f"trainer.max_steps={newest + 1}")
+    assert done.returncode == 0 and f"going on from step {newest}" in done.stdout, done.stderr
 
 
 def test_processes_part_before_their_interpreters_end(tmp_path):

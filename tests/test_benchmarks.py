@@ -1,0 +1,29 @@
+"""The benchmarks run; what they measure is in docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path):
+    command = "-m benchmarks.training_throughput --size tiny --clips 1 --seconds 1 --rounds 1 --threads 1".split()
+    settings = ["--precisions", "fp32", "--device", "cpu", "--json", str(tmp_path / "figures.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command, *settings],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert {"lectern", "torchaudio"} <= {figure["encoder"] for figure in report["figures"]}
+    assert all(figure["audio_s_per_s"] > 0 for figure in report["figures"]) and report["ratios"]["fp32"] > 0
