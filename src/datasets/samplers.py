@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from src.utils.build import Count, Positive, check, check_fields
+from src.utils.build import Count, Positive, check
 from src.utils.errors import UserError
 from src.utils.seeding import addressed_rng
 

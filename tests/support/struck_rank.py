@@ -1,6 +1,6 @@
 """``train.py`` in which, at its third step, the first time it is started, a signal strikes.
 
-``STRIKE=process`` kills the last process (SIGKILL); ``STRIKE=launcher`` asks torchrun to end (SIGTERM), as a cluster does.
+``STRIKE=process`` kills the last process (SIGKILL); ``STRIKE=launcher`` asks torchrun to end (SIGTERM), as clusters do.
 """
 
 from __future__ import annotations
