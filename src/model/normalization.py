@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor, nn
+
+COUNTING = ContextVar("counting", default=True)  # whether running statistics move with what is computed
+
+
+@contextmanager
+def running_statistics_kept() -> Iterator[None]:
+    """Within the block batch norm leaves its running statistics alone: for a forward pass that is a repetition."""
+    token = COUNTING.set(False)
+    try:
+        yield
+    finally:
+        COUNTING.reset(token)
 
 
 class FrameLayerNorm(nn.LayerNorm):
@@ -36,15 +52,19 @@ class MaskedBatchNorm(nn.Module):
             count = weight.sum().clamp_min(1.0)
             mean = (values * weight).sum((0, 1)) / count
             var = ((values - mean).square() * weight).sum((0, 1)) / count
-            with torch.no_grad():
-                unbiased = var * count / (count - 1).clamp_min(1.0)
-                for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
-                    # One overflow in fp16 must not poison every later evaluation.
-                    running.lerp_(torch.where(value.isfinite(), value, running), self.momentum)
+            if COUNTING.get():
+                self._count(mean, var, count)
         else:
             mean, var = self.running_mean, self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)
         return ((values - mean) * scale + self.bias).to(x.dtype)
+
+    @torch.no_grad()
+    def _count(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
+        unbiased = var * count / (count - 1).clamp_min(1.0)
+        for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+            # One overflow in fp16 must not poison every later evaluation.
+            running.lerp_(torch.where(value.isfinite(), value, running), self.momentum)
 
 
 NORMS = {"layer": FrameLayerNorm, "batch": MaskedBatchNorm}

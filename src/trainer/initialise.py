@@ -11,20 +11,22 @@ from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
 from src.utils.safe_build import allowed_targets
 
+OF_TRAINING = ("dropout", "checkpoint_activations")  # settings that weights know nothing of
+
 
 def initialise_from(
     model: SpeechModel, checkpoint_dir: str, text_encoder: TextEncoder, model_config: dict[str, Any]
 ) -> list[str]:
     """Copies the checkpoint's weights into ``model``; returns the names of those that start anew.
 
-    Frontend and encoder must be the same (dropout aside) as ``model_config`` describes them. What depends on
-    the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for a
-    checkpoint with another encoder, naming the differences.
+    Frontend and encoder must be the same (settings of training aside) as ``model_config`` describes them. What
+    depends on the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for
+    a checkpoint with another encoder, naming the differences.
     """
     checkpoint = Checkpoint.open(checkpoint_dir)
     for part in ("frontend", "encoder"):
         ours, theirs = (
-            {**_defaults(node[part]), **node[part], "dropout": None}
+            {**_defaults(node[part]), **node[part], **dict.fromkeys(OF_TRAINING)}
             for node in (model_config, checkpoint.config["model"])
         )
         different = [
