@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import functools
 import re
@@ -30,7 +31,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return _completed(hydra.compose(name, overrides), name)
+            return _completed(hydra.compose(name, [_spelled(word) for word in overrides]), name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         if unknown := re.search("Could not override '([^']+)'", detail):
@@ -123,6 +124,17 @@ def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callabl
     return decorate
 
 
+def config_and_options(parser: argparse.ArgumentParser) -> tuple[DictConfig, argparse.Namespace]:
+    """The command line of a script that has options of its own besides ``-cn=NAME key=value ...``.
+
+    Raises ``UserError`` as ``compose`` does; the composed ``overrides`` are among the options.
+    """
+    parser.add_argument("-cn", "--config-name", required=True, metavar="NAME", help="as for train.py")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
+    options = parser.parse_intermixed_args()
+    return compose(options.config_name, options.overrides), options
+
+
 def _sweep_point(overrides: list[str]) -> str:
     """A job of a sweep as a folder's name: its values of what the command line sweeps over."""
     given = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
@@ -142,7 +154,7 @@ def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:
         elif word.startswith("-"):
             plain = False
         else:
-            overrides.append(_spelled(word))
+            overrides.append(word)
     return name, overrides, plain
 
 

@@ -1,9 +1,12 @@
-"""When a batch does not fit into the memory: knowing it, and cutting the batch in two."""
+"""Memory: how much is used, knowing that it ran out, and cutting a batch in two."""
 
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
+
+import torch
 
 WORDS = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
@@ -11,6 +14,16 @@ WORDS = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate
 def is_out_of_memory(error: Exception) -> bool:
     """True for Python's error, and for the RuntimeErrors of CUDA's and the CPU's allocators."""
     return isinstance(error, MemoryError) or bool(WORDS.search(str(error)))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes so far: of tensors on a GPU (since ``reset_peak_memory_stats``), of this whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def halves(batch: dict[str, Any]) -> list[dict[str, Any]]:
