@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 WORDS = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
@@ -24,6 +27,35 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+class SavedForBackward(saved_tensors_hooks):
+    """``with SavedForBackward() as saved``: knows afterwards what autograd kept for the backward pass.
+
+    >>> weight = torch.ones(10, requires_grad=True)
+    >>> with SavedForBackward() as saved:
+    ...     loss = (weight * torch.ones(10)).exp().sum()
+    >>> saved.bytes_without([weight])
+    80
+    """
+
+    def __init__(self) -> None:
+        self.storages: dict[int, int] = {}
+        super().__init__(self._pack, lambda tensor: tensor)
+
+    def __enter__(self) -> SavedForBackward:
+        super().__enter__()
+        return self
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        self.storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def bytes_without(self, weights: Iterable[Tensor]) -> int:
+        """Bytes of all that was kept, each storage once, but these tensors."""
+        others = {weight.untyped_storage().data_ptr() for weight in weights}
+        return sum(size for pointer, size in self.storages.items() if pointer not in others)
 
 
 def halves(batch: dict[str, Any]) -> list[dict[str, Any]]:

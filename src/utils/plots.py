@@ -1,11 +1,11 @@
-"""Pictures of audio.
+"""Pictures of audio, and bars.
 
 Figures are made as objects, without pyplot's global state: nothing to close, safe in threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,25 @@ def waveform_and_spectrogram_figure(clips: Sequence[Clip], title: str = "", hop_
     duration = max(max(clip.audio.size / SAMPLE_RATE, len(clip.features) * hop_ms / 1000) for clip in clips)
     rows[0, 0].set_xlim(0, max(duration, 0.01))
     _colour_bar(figure, image, list(rows[1]))
+    figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
+    return figure
+
+
+def bars_figure(panels: Mapping[str, Mapping[str, float]], title: str = "") -> Figure:
+    """Horizontal bars side by side: panel's title with the unit -> label -> value, from the top down."""
+    rows = max(map(len, panels.values()))
+    figure = Figure(figsize=(1 + 6 * len(panels), 1.2 + 0.3 * rows), layout="constrained", facecolor="white")
+    for axes, (name, bars) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        drawn = axes.barh(list(bars), list(bars.values()), color=WAVE, height=0.7)
+        axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=8, color=INK)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.set_title(name, fontsize=11, color=INK, loc="left")
+        axes.grid(axis="x", color="#e6e6ee", linewidth=0.6)
+        axes.set_axisbelow(True)
+        _quiet_frame(axes)
     figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
     return figure
 

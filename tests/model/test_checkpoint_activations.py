@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 
 from src.checkpoint import Checkpoint
 from src.model.encoders import ConformerEncoder
+from src.utils.memory import SavedForBackward
 from src.utils.safe_build import safe_build
 
 LENGTHS = torch.tensor([120, 77])
@@ -54,18 +54,10 @@ def test_running_statistics_move_once_a_step_in_the_steps_after_it_too():
 
 
 def bytes_held_for_backward(encoder: ConformerEncoder) -> int:
-    storages = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
+    with SavedForBackward() as saved:
         encoded, _ = encoder(FEATURES, LENGTHS)
-    weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
     assert encoded.grad_fn is not None
-    return sum(size for pointer, size in storages.items() if pointer not in weights)
+    return saved.bytes_without(encoder.parameters())
 
 
 def test_less_memory_is_held_for_the_backward_pass():

@@ -8,7 +8,7 @@ import matplotlib.pyplot as pyplot
 import numpy as np
 import pytest
 
-from src.utils.plots import Clip, spectrogram_figure, waveform_and_spectrogram_figure
+from src.utils.plots import Clip, bars_figure, spectrogram_figure, waveform_and_spectrogram_figure
 
 
 def png(figure) -> bytes:
@@ -49,3 +49,11 @@ def test_empty_and_silent_clips_are_drawn(samples, frames):
 def test_pyplot_is_not_touched():
     spectrogram_figure(np.zeros((3, 3)))
     assert not pyplot.get_fignums()
+
+
+def test_bars_are_labelled_from_the_top_down():
+    figure = bars_figure({"ms": {"first": 3.0, "second": 0.0}, "MB": {"only": 1.0}}, "a title")
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["first", "second"]
+    assert left.yaxis_inverted() and [bar.get_width() for bar in left.patches] == [3.0, 0.0]
+    assert right.get_title(loc="left") == "MB" and png(figure).startswith(b"\x89PNG")

@@ -1,0 +1,89 @@
+"""Where the time and the memory of training go: a table, OUT/profile.json and OUT/profile.png.
+
+    python scripts/profile_training.py -cn=conformer_ctc datasets=librispeech --out outputs/profile
+
+Takes some real optimizer steps of the config (as for train.py) and keeps nothing of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.trainer import build_trainer
+from src.trainer.profiling import profile
+from src.utils.errors import UserError, door
+from src.utils.hydra_door import config_and_options
+from src.utils.plots import bars_figure
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result in words and columns."""
+    lines = [f"{'stage':32}{'ms a step':>10}{'share':>9}"]
+    for stage, times in result["stages"].items():
+        lines.append(f"{stage:32}{1000 * times['s_per_step']:10.2f}{times['share']:9.1%}")
+    lines += ["", f"{'memory':32}{'MB':>10}"]
+    lines += [f"{part:32}{size / 1e6:10.1f}" for part, size in result["memory_bytes"].items()]
+    idle = result["gpu_idle_share"]
+    idle = f"unknown ({result['gpu_idle_unknown_because']})" if idle is None else f"{idle:.1%}"
+    padding = result["padding_share"]
+    lines += [
+        "",
+        f"{result['audio_s_per_s']:.1f} s of audio a second, {'no' if padding is None else f'{padding:.1%}'} "
+        f"padding, GPU idle: {idle}",
+    ]
+    return "\n".join(lines)
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """A file that appears whole or not at all. Raises ``UserError`` where it cannot."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(unfinished)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+@door
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, help="optimizer steps that are measured (default 20)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/profile"), help="folder for the two files")
+    config, options = config_and_options(parser)
+    if options.steps < 1:
+        raise UserError(f"--steps {options.steps}: give at least 1")
+    config.datasets.dev = None  # it takes no part in a step
+    result = {
+        "config": options.config_name,
+        "overrides": options.overrides,
+        **profile(build_trainer(config), options.steps),
+    }
+    picture = bars_figure(
+        {
+            "ms a step": {stage: 1000 * times["s_per_step"] for stage, times in result["stages"].items()},
+            "memory, MB": {part: size / 1e6 for part, size in result["memory_bytes"].items()},
+        },
+        f"{options.config_name} on {result['device']}, {result['precision']}",
+    )
+    files = options.out / "profile.json", options.out / "profile.png"
+    write(files[0], lambda file: file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    write(files[1], lambda file: picture.savefig(file, format="png", dpi=110))
+    print(table(result))
+    print(f"files: {files[0]} and {files[1]}")
+
+
+if __name__ == "__main__":
+    main()

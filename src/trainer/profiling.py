@@ -1,0 +1,246 @@
+"""Where the time and the memory of training go: real optimizer steps, watched from outside.
+
+Nothing in the training code knows of it: hooks on modules and on the optimizer move a clock from stage to stage.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from src.trainer.trainer import Trainer
+from src.utils.memory import SavedForBackward, peak_memory
+from src.utils.progress import progress_bar
+
+LOADER, COPYING, FRONTEND, SPEC_AUGMENT = "waiting for the loader", "copying", "frontend", "SpecAugment"
+HEAD, LOSS, BACKWARD = "head", "loss", "backward"
+GRADIENT, OPTIMIZER, AVERAGE = "gradient norm and clipping", "optimizer", "EMA"
+REST, ENCODER_REST = "rest", "encoder: rest"
+# Parts of encoders, by a word in the name of the attribute that holds them.
+PARTS = ("subsampling", "attention", "convolution", "feed_forward", "recurrent")
+WARM_UP = 3  # steps that are not counted: memory is asked for, kernels are chosen
+IDLE_STEPS = 3  # steps whose kernels are recorded
+
+
+class StageClock:
+    """Gives every moment of a step to one stage: the innermost that was entered and not left.
+
+    On a GPU the moments are events in its queue, read when the step is over: nothing waits for them.
+    """
+
+    def __init__(self, device: torch.device, stages: Iterable[str]) -> None:
+        self.device, self.on_gpu = device, device.type == "cuda"
+        self.stages = list(stages)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all steps so far."""
+        self.seconds = dict.fromkeys(self.stages, 0.0)
+        self.wall_s = 0.0
+        self.stack: list[str] = []
+        self.marks: list[tuple[str, Any]] = []
+
+    def switch(self, stage: str) -> None:
+        """Leaves whatever was entered for ``stage``."""
+        if not self.marks:
+            self.started = time.perf_counter()
+        self.stack = [stage]
+        self._mark()
+
+    def enter(self, stage: str) -> None:
+        if self.stack[0] != BACKWARD:  # there a module runs again for its gradient, perhaps in another thread
+            self.stack.append(stage)
+            self._mark()
+
+    def leave(self) -> None:
+        if self.stack[0] != BACKWARD:
+            self.stack.pop()
+            self._mark()
+
+    def end_step(self) -> None:
+        """Waits for the device and adds the step's times to ``seconds`` and ``wall_s``."""
+        self.switch(REST)
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)
+        for (stage, start), (_, end) in itertools.pairwise(self.marks):
+            self.seconds[stage] += start.elapsed_time(end) / 1000 if self.on_gpu else end - start
+        self.wall_s += time.perf_counter() - self.started
+        self.marks = []
+
+    def _mark(self) -> None:
+        moment = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
+        if self.on_gpu:
+            moment.record(torch.cuda.current_stream(self.device))
+        self.marks.append((self.stack[-1], moment))
+
+
+def profile(trainer: Trainer, steps: int) -> dict[str, Any]:
+    """Takes optimizer steps from the trainer's weights on, and returns what ``profile.json`` holds.
+
+    ``stages``: name -> seconds a step and share of the whole; ``memory_bytes``: part -> bytes. Times are of the
+    device where that is a GPU. The trainer is spent afterwards: its weights have moved and its parts are watched.
+    """
+    device, optimization = trainer.device, trainer.optimization
+    clock = _watch(trainer)
+    groups = _groups(trainer)
+    largest: dict | None = None
+    real = padded = audio_s = 0.0
+    for number in progress_bar(range(WARM_UP + steps), desc="profile", unit="step"):
+        if number == WARM_UP:
+            clock.reset()
+            real = padded = audio_s = 0.0
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+        clock.switch(LOADER)
+        group = next(groups)
+        clock.switch(COPYING)
+        audio_s += optimization.run(group, number).audio_s
+        clock.end_step()
+        for batch in group:
+            if "audio" in batch:
+                real, padded = real + int(batch["audio_lengths"].sum()), padded + batch["audio"].numel()
+                largest = max(largest or batch, batch, key=lambda each: each["audio"].numel())
+    memory = {"peak": peak_memory(device)}
+    idle, why_not = _idle_share(device, lambda: optimization.run(next(groups), 0))
+    memory = _memory_by_part(trainer, largest) | memory
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": str(trainer.dtype).removeprefix("torch."),
+        "steps": steps,
+        "wall_s": clock.wall_s,
+        "audio_s_per_s": audio_s / clock.wall_s,
+        "padding_share": 1 - real / padded if padded else None,
+        "gpu_idle_share": idle,
+        "gpu_idle_unknown_because": why_not,
+        "stages": {
+            stage: {"s_per_step": seconds / steps, "share": seconds / clock.wall_s}
+            for stage, seconds in clock.seconds.items()
+        },
+        "memory_bytes": memory,
+    }
+
+
+def _groups(trainer: Trainer) -> Iterator[list[dict]]:
+    """The micro-batches of one optimizer step after the other, epoch after epoch."""
+    for epoch in itertools.count():
+        trainer.train_loader.batch_sampler.set_epoch(epoch)
+        batches = iter(trainer.train_loader)
+        while group := list(itertools.islice(batches, trainer.options.accumulate)):
+            yield group
+
+
+def _watch(trainer: Trainer) -> StageClock:
+    """A clock that the trainer's parts move."""
+    step, optimization = trainer.step, trainer.optimization
+    parts = list(_parts(step.model.encoder))
+    named = dict.fromkeys(stage for _, stage in parts)
+    forward = [FRONTEND, SPEC_AUGMENT, *named, ENCODER_REST, HEAD, LOSS]
+    clock = StageClock(
+        trainer.device, [LOADER, COPYING, *forward, BACKWARD, GRADIENT, OPTIMIZER, AVERAGE, REST]
+    )
+    # What the model does around its encoder and its frontend is its head.
+    parts += [(step, REST), (step.model, HEAD), (step.model.encoder, ENCODER_REST), (step.objective, LOSS)]
+    parts += [(step.model.frontend, FRONTEND)]
+    parts += [(step.spec_augment, SPEC_AUGMENT)] if step.spec_augment is not None else []
+    for module, stage in parts:
+        module.register_forward_pre_hook(lambda *_, stage=stage: clock.enter(stage))
+        module.register_forward_hook(lambda *_: clock.leave())
+    step.register_forward_hook(lambda *_: clock.switch(BACKWARD))
+    _around(optimization, "_add", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
+    _around(optimization, "_divide", lambda: clock.switch(GRADIENT), lambda: None)
+    trainer.optimizer.register_step_pre_hook(lambda *_: clock.switch(OPTIMIZER))
+    trainer.optimizer.register_step_post_hook(lambda *_: clock.switch(REST))
+    if trainer.ema:
+        _around(trainer.ema, "update", lambda: clock.switch(AVERAGE), lambda: clock.switch(REST))
+    return clock
+
+
+def _parts(module: nn.Module, inherited: str | None = None) -> Iterator[tuple[nn.Module, str]]:
+    """The outermost modules of an encoder that are one of ``PARTS``, with their stage."""
+    for name, child in module.named_children():
+        part = inherited or next((f"encoder: {part}" for part in PARTS if part in name), None)
+        if part is None or isinstance(child, nn.ModuleList):
+            yield from _parts(child, part)
+        else:
+            yield child, part.replace("_", "-")
+
+
+def _around(owner: Any, method: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Replaces a method of one object by itself with something done before and after it."""
+    original = getattr(owner, method)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before()
+        result = original(*args, **kwargs)
+        after()
+        return result
+
+    setattr(owner, method, watched)
+
+
+def _idle_share(device: torch.device, step: Callable[[], Any]) -> tuple[float | None, str | None]:
+    """How much of some steps no kernel runs, or why that is not known.
+
+    From the kernels' own timestamps: between two events of a queue one cannot see whether it ran dry.
+    """
+    if device.type != "cuda":
+        return None, "measured on a GPU only"
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True
+    ) as recorded:
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        for _ in range(IDLE_STEPS):
+            step()
+        torch.cuda.synchronize(device)
+        wall_us = 1e6 * (time.perf_counter() - started)
+    spans = [
+        (event.time_range.start, event.time_range.end)
+        for event in recorded.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
+    ]
+    if not spans:
+        return None, "the driver shows no kernels (CUPTI is not permitted here)"
+    return max(0.0, 1 - covered(spans) / wall_us), None
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """The length of the union of intervals.
+
+    >>> covered([(5, 6), (0, 2), (1, 3)])
+    4
+    """
+    total, reached = 0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total
+
+
+def _memory_by_part(trainer: Trainer, batch: dict | None) -> dict[str, int]:
+    """Bytes of each part, with the gradients and activations of a step on ``batch``."""
+    gradients: list[Tensor] = []
+    hook = trainer.optimizer.register_step_pre_hook(
+        lambda *_: gradients.extend(p.grad for p in trainer.step.parameters() if p.grad is not None)
+    )
+    with SavedForBackward() as saved:
+        trainer.optimization.run([batch] if batch else [], 0)
+    hook.remove()
+    weights = [*trainer.step.parameters(), *trainer.step.buffers()]
+    state = [value for values in trainer.optimizer.state.values() for value in values.values()]
+    return {
+        "weights": _bytes(weights),
+        "gradients": _bytes(gradients),
+        "optimizer state": _bytes(state),
+        "EMA": _bytes(trainer.ema.state_dict().values()) if trainer.ema else 0,
+        "activations saved for backward": saved.bytes_without(weights),
+    }
+
+
+def _bytes(values: Iterable[Any]) -> int:
+    return sum(value.nbytes for value in values if isinstance(value, Tensor))
