@@ -173,7 +173,7 @@ def main() -> None:
     config, options = config_and_options(parser)
     config.datasets.dev = None  # only training holds gradients
     trainer = build_trainer(config)
-    prepared, device = trainer.train_loader.dataset, trainer.device
+    prepared, device = trainer.train_loader.dataset, trainer.step.model.device  # with its index
     lengths = chosen_lengths(options.lengths, float(prepared.dataset.durations.max()))
     if options.memory_gb is None and device.type == "cpu":
         raise UserError("on a CPU say how much memory training may use, such as --memory-gb 4")

@@ -31,7 +31,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return _completed(hydra.compose(name, [_spelled(word) for word in overrides]), name)
+            return _completed(hydra.compose(name, overrides), name)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         if unknown := re.search("Could not override '([^']+)'", detail):
@@ -132,6 +132,7 @@ def config_and_options(parser: argparse.ArgumentParser) -> tuple[DictConfig, arg
     parser.add_argument("-cn", "--config-name", required=True, metavar="NAME", help="as for train.py")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
     options = parser.parse_intermixed_args()
+    options.overrides = [_spelled(word) for word in options.overrides]
     return compose(options.config_name, options.overrides), options
 
 
@@ -154,7 +155,7 @@ def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:
         elif word.startswith("-"):
             plain = False
         else:
-            overrides.append(word)
+            overrides.append(_spelled(word))
     return name, overrides, plain
 
 
