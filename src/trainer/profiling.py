@@ -151,7 +151,7 @@ def _watch(trainer: Trainer) -> StageClock:
         module.register_forward_pre_hook(lambda *_, stage=stage: clock.enter(stage))
         module.register_forward_hook(lambda *_: clock.leave())
     step.register_forward_hook(lambda *_: clock.switch(BACKWARD))
-    _around(optimization, "_add", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
+    _around(optimization, "_backward", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
     _around(optimization, "_divide", lambda: clock.switch(GRADIENT), lambda: None)
     trainer.optimizer.register_step_pre_hook(lambda *_: clock.switch(OPTIMIZER))
     trainer.optimizer.register_step_post_hook(lambda *_: clock.switch(REST))
