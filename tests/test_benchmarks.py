@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path):
-    command = "-m benchmarks.training_throughput --size tiny --clips 1 --seconds 1 --rounds 1 --threads 1".split()
+    command = (
+        "-m benchmarks.training_throughput --size tiny --clips 1 --seconds 1 --rounds 1 --threads 1".split()
+    )
     settings = ["--precisions", "fp32", "--device", "cpu", "--json", str(tmp_path / "figures.json")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
