@@ -38,6 +38,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"{result['audio_s_per_s']:.1f} s of audio a second, {'no' if padding is None else f'{padding:.1%}'} "
         f"padding, GPU idle: {idle}",
+        f"the loader alone: {result['audio_s_per_s_of_the_loader_alone']:.0f} s of audio a second, training without "
+        f"waiting for it: {result['audio_s_per_s_without_the_loader']:.1f}",
     ]
     return "\n".join(lines)
 

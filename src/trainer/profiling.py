@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from src.trainer.trainer import Trainer
+from src.utils.audio import SAMPLE_RATE
 from src.utils.memory import SavedForBackward, peak_memory
 from src.utils.progress import progress_bar
 
@@ -108,12 +109,15 @@ def profile(trainer: Trainer, steps: int) -> dict[str, Any]:
     memory = {"peak": peak_memory(device)}
     idle, why_not = _idle_share(device, lambda: optimization.run(next(groups), 0))
     memory = _memory_by_part(trainer, largest) | memory
+    computing_s = clock.wall_s - clock.seconds[LOADER]
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "precision": str(trainer.dtype).removeprefix("torch."),
         "steps": steps,
         "wall_s": clock.wall_s,
         "audio_s_per_s": audio_s / clock.wall_s,
+        "audio_s_per_s_without_the_loader": audio_s / computing_s,
+        "audio_s_per_s_of_the_loader_alone": _speed_of_the_loader(trainer, steps),
         "padding_share": 1 - real / padded if padded else None,
         "gpu_idle_share": idle,
         "gpu_idle_unknown_because": why_not,
@@ -132,6 +136,16 @@ def _groups(trainer: Trainer) -> Iterator[list[dict]]:
         batches = iter(trainer.train_loader)
         while group := list(itertools.islice(batches, trainer.options.accumulate)):
             yield group
+
+
+def _speed_of_the_loader(trainer: Trainer, steps: int) -> float:
+    """Seconds of audio a second when nobody computes with them."""
+    groups = _groups(trainer)
+    next(groups)  # starts the workers
+    started, samples = time.perf_counter(), 0
+    for group in itertools.islice(groups, steps):
+        samples += sum(int(batch["audio_lengths"].sum()) for batch in group if "audio" in batch)
+    return samples / SAMPLE_RATE / (time.perf_counter() - started)
 
 
 def _watch(trainer: Trainer) -> StageClock:

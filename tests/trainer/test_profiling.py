@@ -128,7 +128,8 @@ def test_every_stage_is_there_and_they_fill_the_time(tmp_path, model, parts):
     assert all(stage["s_per_step"] > 0 for stage in stages.values())
     assert sum(2 * stage["s_per_step"] for stage in stages.values()) <= result["wall_s"] + 1e-9
     assert json.loads(json.dumps(result)) == result
-    assert result["audio_s_per_s"] > 0 and 0 < result["padding_share"] < 1
+    assert 0 < result["audio_s_per_s"] < result["audio_s_per_s_without_the_loader"]
+    assert result["audio_s_per_s_of_the_loader_alone"] > 0 and 0 < result["padding_share"] < 1
     assert result["gpu_idle_share"] is None and "GPU only" in result["gpu_idle_unknown_because"]
 
 

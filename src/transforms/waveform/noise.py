@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,8 +53,13 @@ def coloured_noise(num_samples: int, exponent: float, rng: np.random.Generator) 
     The spectrum is flat below 50 Hz; brown noise would otherwise be little but inaudible rumble.
     """
     size = 1 << max(1, (num_samples - 1).bit_length())  # a power of two: a prime length would be slow
-    spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
-    frequency = np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50.0)
-    weight = frequency ** (-exponent / 2)
-    weight /= np.sqrt(np.mean(weight**2))
-    return np.fft.irfft(spectrum * weight, size)[:num_samples].astype(np.float32)
+    weight = np.exp(-exponent / 2 * _log_frequencies(size))
+    weight *= np.sqrt(size / 2 / np.mean(weight**2))
+    spectrum = np.empty(len(weight), np.complex64)  # of white noise: independent Gaussians, so drawn as such
+    spectrum.real, spectrum.imag = weight * rng.standard_normal((2, len(weight)), dtype=np.float32)
+    return np.fft.irfft(spectrum, size)[:num_samples].astype(np.float32)
+
+
+@lru_cache(16)
+def _log_frequencies(size: int) -> np.ndarray:
+    return np.log(np.maximum(np.fft.rfftfreq(size, 1 / SAMPLE_RATE), 50.0)).astype(np.float32)
