@@ -37,14 +37,19 @@ _DRIVE_FOLDER = re.compile(r"/folders/([\w-]{10,})")
 
 
 def fetch(
-    link: str, into_dir: Path, sha256: str | None = None, endpoint: str | None = None, pause_s: float = 1.0
+    link: str,
+    into_dir: Path,
+    sha256: str | None = None,
+    endpoint: str | None = None,
+    pause_s: float = 1.0,
+    show: bool = True,
 ) -> Path:
     """Makes what ``link`` names available on this disk and returns its path, a file or a folder.
 
     ``link``: a local path or ``file://`` (returned as it is, not copied); ``http(s)://``; a Google Drive file
     or folder link; ``hf://owner/name[@revision]``, ``owner/name[@revision]`` or a huggingface.co address, of
     a repository or of one file. ``endpoint`` replaces ``https://huggingface.co`` by a mirror. ``pause_s``
-    doubles from retry to retry.
+    doubles from retry to retry; ``show`` a progress bar of a web download.
 
     Raises:
         UserError: nothing there, no access, a web page instead of a file, a wrong checksum, a missing
@@ -68,7 +73,7 @@ def fetch(
     elif host in ("drive.google.com", "docs.google.com", "drive.usercontent.google.com"):
         path = _fetch_drive(link, into_dir)
     elif parsed.scheme in ("http", "https"):
-        path = _fetch_http(link, into_dir, pause_s)
+        path = _fetch_http(link, into_dir, pause_s, show)
     else:
         raise UserError(
             f"{link}: no such file or folder, and no link that can be downloaded (https, Drive, hf://)"
@@ -120,13 +125,13 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
 
-def _fetch_http(link: str, into_dir: Path, pause_s: float) -> Path:
+def _fetch_http(link: str, into_dir: Path, pause_s: float, show: bool) -> Path:
     into_dir.mkdir(parents=True, exist_ok=True)
     stem = into_dir / f".{hashlib.sha256(link.encode()).hexdigest()[:16]}"
     part = _Part(stem.with_suffix(".part"), stem.with_suffix(".note"))
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _transfer(link, into_dir, part)
+            return _transfer(link, into_dir, part, show)
         except urllib.error.HTTPError as error:
             if error.code not in (408, 429) and error.code < 500:
                 raise UserError(
@@ -149,15 +154,21 @@ def _fetch_http(link: str, into_dir: Path, pause_s: float) -> Path:
     raise UserError(f"{link}: no complete download in {ATTEMPTS} attempts ({reason}); run again to go on")
 
 
-def _transfer(link: str, into_dir: Path, part: _Part) -> Path:
-    """One attempt; goes on after the bytes that ``part`` holds where the server allows it."""
+def web_request(link: str, method: str = "GET", **headers: str) -> urllib.request.Request:
+    """A request as all of ours are; what an address may not hold is quoted."""
     url = urllib.parse.quote(link, safe="%/:=&?~#+!$,;'@()*[]")
-    headers = {"User-Agent": "lectern", "Accept-Encoding": "identity"}
+    headers |= {"User-Agent": "lectern", "Accept-Encoding": "identity"}
+    return urllib.request.Request(url, headers=headers, method=method)
+
+
+def _transfer(link: str, into_dir: Path, part: _Part, show: bool) -> Path:
+    """One attempt; goes on after the bytes that ``part`` holds where the server allows it."""
+    headers = {}
     validator = part.validator()
     if validator is not None:
-        headers |= {"Range": f"bytes={part.data.stat().st_size}-", "If-Range": validator}
+        headers = {"Range": f"bytes={part.data.stat().st_size}-", "If-Range": validator}
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+        response = urllib.request.urlopen(web_request(link, **headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing left to send, or another file: begin anew
             part.discard()
@@ -178,7 +189,7 @@ def _transfer(link: str, into_dir: Path, part: _Part) -> Path:
         length = response.headers.get("Content-Length")
         total = done + int(length) if length is not None else None
         name = _file_name(response.headers, response.url)
-        with part.data.open("r+b" if done else "wb") as file, _bar(name, total, done) as bar:
+        with part.data.open("r+b" if done else "wb") as file, _bar(name, total, done, show) as bar:
             file.seek(done)
             while chunk := response.read(CHUNK):
                 file.write(chunk)
@@ -191,8 +202,9 @@ def _transfer(link: str, into_dir: Path, part: _Part) -> Path:
     return target
 
 
-def _bar(name: str, total: int | None, done: int) -> tqdm:
-    return progress_bar(desc=name, total=total, initial=done, unit="B", unit_scale=True, unit_divisor=1024)
+def _bar(name: str, total: int | None, done: int, show: bool) -> tqdm:
+    units = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    return progress_bar(desc=name, total=total, initial=done, disable=not show, **units)
 
 
 def _range_start(headers: Message) -> int:

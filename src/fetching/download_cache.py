@@ -1,0 +1,122 @@
+"""Downloads that are kept while there is room for them; several processes may share the folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import shutil
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from src.fetching.downloads import TIMEOUT_S, fetch, web_request
+from src.utils.errors import UserError
+
+RETRY_S = 600  # for so long a failed download is not tried again
+
+
+class DownloadCache:
+    """Files from the web, each downloaded by whichever process asks for it first.
+
+    Args:
+        folder: where they are kept.
+        max_bytes: of all files; then the least recently used ones go. The newest one stays in any case, and what
+            is being downloaded does not count yet.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._failures: dict[str, tuple[float, str]] = {}  # address -> when and why
+
+    def open(self, link: str) -> BinaryIO:
+        """The file's content, after downloading it if it is not there. Others may delete the file meanwhile.
+
+        Raises ``UserError`` when it cannot be downloaded, and without another attempt for ``RETRY_S`` seconds.
+        """
+        file = self.folder / hashlib.sha256(link.encode()).hexdigest()[:32]
+        with suppress(FileNotFoundError):
+            return _opened(file)
+        failed_at, reason = self._failures.get(link, (-RETRY_S, ""))
+        if time.monotonic() - failed_at < RETRY_S and reason:
+            raise UserError(reason)
+        try:
+            with alone(file):
+                bring(link, file, show=False)
+                opened = _opened(file)
+            self._make_room(file)
+        except (UserError, OSError) as error:
+            self._failures[link] = (time.monotonic(), str(error))
+            raise UserError(str(error)) from None
+        return opened
+
+    def fetch_ahead(self, link: str) -> None:
+        """Begins to download in the background what will be asked for soon; who asks then hears of failures."""
+
+        def run() -> None:
+            with suppress(UserError):
+                self.open(link).close()
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def _make_room(self, newest: Path) -> None:
+        with os.scandir(self.folder) as found:
+            files = [(entry.stat(), entry.path) for entry in found if not entry.name.startswith(".")]
+        excess = sum(status.st_size for status, _ in files) - self.max_bytes
+        for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
+            if excess > 0 and path != str(newest):
+                Path(path).unlink(missing_ok=True)
+                excess -= status.st_size
+
+
+def bring(link: str, file: Path, show: bool = True) -> None:
+    """Downloads ``link`` to ``file`` unless it is there; a broken download goes on where it stopped.
+
+    Raises ``UserError`` as ``fetch`` does.
+    """
+    if file.exists():
+        return
+    staging = file.with_name(f".{file.name}.download")
+    os.replace(fetch(link, staging, show=show), file)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def remote_version(link: str) -> str:
+    """Tells one version of a file on the web from another: ETag or date, and size. "" if a server will not say.
+
+    Raises ``UserError`` when there is no such file, or nobody answers.
+    """
+    try:
+        with urllib.request.urlopen(web_request(link, "HEAD"), timeout=TIMEOUT_S) as response:
+            found = [response.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
+            return repr(found)
+    except urllib.error.HTTPError as error:
+        if error.code in (403, 405, 501):  # a signed address may be for GET only
+            return ""
+        raise UserError(f"{link}: the server answers {error.code} {error.reason}; check the link") from None
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"{link}: cannot be reached ({reason}); check the link and the network") from None
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Waits until no other process or thread works on ``file``; the lock ends with its process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.with_name(f".{file.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _opened(file: Path) -> BinaryIO:
+    content = file.open("rb")
+    # The date of a file is when it was last used; the system's own clock for dates ticks too slowly.
+    os.utime(content.fileno(), ns=(time.time_ns(), time.time_ns()))
+    return content
