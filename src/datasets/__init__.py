@@ -13,6 +13,7 @@ from src.datasets.manifest import ManifestDataset
 from src.datasets.mixture import MixtureDataset
 from src.datasets.prepared import PreparedDataset
 from src.datasets.samplers import BatchLimits, BucketBatchSampler
+from src.datasets.shards import ShardsDataset
 from src.datasets.speech_dataset import SpeechDataset, Utterance
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ManifestDataset",
     "MixtureDataset",
     "PreparedDataset",
+    "ShardsDataset",
     "Skipped",
     "SpeechDataset",
     "Utterance",

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import repeat
@@ -206,11 +206,16 @@ def _write(
         else:
             rows.append({**asdict(entry), "duration_s": duration})
     schema = SCHEMA.with_metadata({"skipped": json.dumps([asdict(item) for item in skipped])})
-    table = pa.Table.from_pylist(rows, schema=schema)
+    write_index(file, schema, pa.Table.from_pylist(rows, schema=schema).to_batches())
+
+
+def write_index(file: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Writes an index whole or not at all. Raises ``UserError`` when the disk refuses."""
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_table(table)
+            for batch in batches:
+                writer.write_batch(batch)
         os.replace(unfinished, file)
     except OSError as error:
         raise UserError(f"{file}: cannot be written ({error}); make room or set LECTERN_CACHE") from None

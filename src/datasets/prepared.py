@@ -53,7 +53,11 @@ class PreparedDataset(Dataset):
     def __getitem__(self, address: int | tuple[int, int]) -> dict[str, Any] | Skipped:
         """``(epoch, row)``, or ``row`` for epoch 0."""
         epoch, row = address if isinstance(address, tuple) else (0, address)
-        entry = self.dataset.entry(row)
+        try:
+            entry = self.dataset.entry(row)
+        except AudioError as error:  # a damaged row of an index that somebody else made
+            return Skipped(f"row {row}", self.dataset.name, str(error))
+        self.dataset.prefetch(row, epoch, self.seed)
         try:
             item = self._text(entry.text) if self.text_encoder is not None else {}
             audio = self.dataset[row].audio

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src.datasets.audio_io import load_audio, probe_duration
-from src.datasets.index import Entry, Skipped, build_index
+from src.datasets.index import Entry, Index, Skipped, build_index
 from src.utils.errors import UserError
 
 
@@ -37,7 +37,11 @@ class SpeechDataset:
         name: of the index in the cache.
         limit: keep the first N only.
         min_duration_s, max_duration_s: leave out shorter and longer recordings (counted, not listed).
+
+    ``shards`` says which shard each row is in, from 0 on, where the recordings come in shards: [rows].
     """
+
+    shards: np.ndarray | None = None
 
     def __init__(
         self,
@@ -48,18 +52,33 @@ class SpeechDataset:
         min_duration_s: float | None = None,
         max_duration_s: float | None = None,
     ) -> None:
+        self._choose(
+            build_index(entries, skipped, name, self.probe), name, limit, min_duration_s, max_duration_s
+        )
+
+    def _choose(
+        self,
+        index: Index,
+        name: str,
+        limit: int | None = None,
+        min_duration_s: float | None = None,
+        max_duration_s: float | None = None,
+        among: np.ndarray | None = None,
+    ) -> None:
+        """Takes those rows of an index that are within the limits, out of ``among`` ([rows] bool) if given."""
         if limit is not None and limit < 1:
             raise UserError(f"limit={limit} must be at least 1")
         self.name = name
-        self.index = build_index(entries, skipped, name, self.probe)
-        self.skipped = list(self.index.skipped)
-        durations = self.index.durations
-        keep = np.ones(len(durations), dtype=bool)
+        self.index = index
+        self.skipped = list(index.skipped)
+        durations = index.durations
+        keep = np.ones(len(durations), dtype=bool) if among is None else among.copy()
+        offered = int(keep.sum())
         if min_duration_s is not None:
             keep &= durations >= min_duration_s
         if max_duration_s is not None:
             keep &= durations <= max_duration_s
-        self.out_of_range = int((~keep).sum())
+        self.out_of_range = offered - int(keep.sum())
         self.rows = keep.nonzero()[0][:limit]
         self.durations = durations[self.rows]
 
@@ -87,6 +106,9 @@ class SpeechDataset:
         """[N] float32, mono, 16 kHz. Raises ``AudioError``."""
         return load_audio(entry.path)
 
+    def prefetch(self, row: int, epoch: int, seed: int) -> None:
+        """Told before a row is read in the epoch that ``BucketBatchSampler`` shuffles with this seed."""
+
     def probe(self, entry: Entry) -> float:
         """Seconds of an entry that states no duration. Raises ``AudioError``."""
         return probe_duration(entry.path)
@@ -97,4 +119,6 @@ class SpeechDataset:
         chosen.__dict__.update(self.__dict__)
         chosen.rows = self.rows[np.asarray(rows, dtype=np.int64)]
         chosen.durations = self.durations[np.asarray(rows, dtype=np.int64)]
+        if self.shards is not None:
+            chosen.shards = self.shards[np.asarray(rows, dtype=np.int64)]
         return chosen

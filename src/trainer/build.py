@@ -63,7 +63,9 @@ def build_trainer(config: DictConfig) -> Trainer:
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
     limits = vars(build_settings(BatchLimits, config.batching, "batching"))
-    sampler = BucketBatchSampler(train.dataset.durations, **limits, **share, shuffle=True, seed=run.seed)
+    sampler = BucketBatchSampler(
+        train.dataset.durations, **limits, **share, shuffle=True, seed=run.seed, shards=train.dataset.shards
+    )
     train_loader = build_loader(train, sampler, run.num_workers)
     dev_loader = None
     if config.datasets.get("dev") is not None:
