@@ -15,7 +15,7 @@ import numpy as np
 
 from src.datasets.audio_io import decode_audio
 from src.datasets.index import Entry, cache_dir
-from src.datasets.samplers import shard_order
+from src.datasets.samplers import MIXED_SHARDS, WINDOW, shard_order
 from src.datasets.shard_index import INDEX_NAME, ShardIndex, scanned_index
 from src.datasets.speech_dataset import SpeechDataset, Utterance
 from src.datasets.tar_shards import read_member
@@ -33,7 +33,7 @@ class ShardsDataset(SpeechDataset):
     With ``index.arrow`` beside them they open at once, whatever their number. Others are read through once, and
     their index is cached. Training passes through the shards in a random order, a few at a time. A shard on the
     web is downloaded when its turn comes, and the next one behind it; if that fails, its clips are skipped. What is
-    read in another order (dev sets, inference) should fit into ``cache_gb``.
+    read in another order (dev sets, inference, parts of a mixture) should fit into ``cache_gb``.
 
     Args:
         shards: a folder or its address (on the web it needs ``index.arrow``); or a list of tar files or their
@@ -46,12 +46,13 @@ class ShardsDataset(SpeechDataset):
     def __init__(self, shards: str | Sequence[str], cache_gb: float = 20.0, **limits) -> None:
         check("cache_gb", cache_gb, Positive)
         self.cache = DownloadCache(cache_dir() / "shards", round(cache_gb * 2**30))
-        self._ahead: tuple[int, set[int]] = (
-            0,
-            set(),
-        )  # of which shards of an epoch the next one was asked for
+        # The epoch, and the shards in it whose next one was asked for.
+        self._ahead: tuple[int, set[int]] = (0, set())
+        # Where each shard of the index is, and what changes with its content.
+        self.places: list[str] = []
+        self.versions: list[str] = []
         listed = _listed(shards)
-        index, self.places = self._beside(str(shards)) if listed is None else self._of_list(listed)
+        index = self._beside(str(shards)) if listed is None else self._of_list(listed)
         wanted = {_name(place) for place in listed or self.places}
         among = np.array([name in wanted for name in index.shards], dtype=bool)[index.shard_numbers]
         name = _name(listed[0]).removesuffix(".tar") if listed else _name(str(shards))
@@ -61,9 +62,22 @@ class ShardsDataset(SpeechDataset):
         used = np.bincount(numbers, minlength=len(index.shards)) > 0
         self._numbers = used.nonzero()[0]
         self.shards = (np.cumsum(used, dtype=np.int32) - 1)[numbers]
+        if any(map(_is_remote, self.places)) and len(self):
+            self._check_cache(cache_gb)
 
-    def _beside(self, folder: str) -> tuple[ShardIndex, list[str]]:
-        """The index of a folder, and where its shards are."""
+    def _check_cache(self, cache_gb: float) -> None:
+        """Raises ``UserError`` where a shard would be downloaded again for each of its clips."""
+        largest = int((self.index.table["offset"].to_numpy() + self.index.table["size"].to_numpy()).max())
+        count = len(self._numbers)
+        at_once = min(count, MIXED_SHARDS + 2 + WINDOW * count // len(self))
+        if at_once * largest > self.cache.max_bytes:
+            needed = f"{at_once} shards at a time, of up to {largest / 2**30:.2g} GiB"
+            raise UserError(
+                f"cache_gb={cache_gb:g}: training needs {needed}; raise it, or make smaller shards"
+            )
+
+    def _beside(self, folder: str) -> ShardIndex:
+        """The index of a folder."""
         if _is_remote(folder):
             try:
                 index = _index_in(folder)
@@ -83,21 +97,25 @@ class ShardsDataset(SpeechDataset):
                 problem = "its .tar are compressed" if any(map(PACKED.search, files)) else "no .tar in it"
                 raise UserError(f"shards={folder}: {problem}; put plain .tar files there")
             return self._scanned(found)
-        return index, [f"{folder.rstrip('/')}/{name}" for name in index.shards]
+        return self._placed(index, folder.rstrip("/") + "/")
 
-    def _of_list(self, listed: list[str]) -> tuple[ShardIndex, list[str]]:
-        """An index that has the listed shards, and where all of its shards are."""
+    def _placed(self, index: ShardIndex, folder: str) -> ShardIndex:
+        self.places = [folder + name for name in index.shards]
+        self.versions = [index.file.name] * len(self.places)
+        return index
+
+    def _of_list(self, listed: list[str]) -> ShardIndex:
+        """An index that has the listed shards, and perhaps others."""
         folders = {place[: -len(_name(place))] for place in listed}
         if len(folders) == 1 and all(place.endswith(".tar") for place in listed):
             folder = folders.pop()
             with suppress(UserError):  # there is none, or it is of something else
                 index = _index_in(folder)
                 if {_name(place) for place in listed} <= set(index.shards):
-                    return index, [folder + name for name in index.shards]
+                    return self._placed(index, folder)
         return self._scanned(listed)
 
-    def _scanned(self, places: list[str]) -> tuple[ShardIndex, list[str]]:
-        self.places = places
+    def _scanned(self, places: list[str]) -> ShardIndex:
         names = [_name(place) for place in places]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -105,13 +123,13 @@ class ShardsDataset(SpeechDataset):
                 f"shards: two are called {twice}; their clips would have the same ids; rename one"
             )
         with ThreadPoolExecutor(16) as pool:
-            versions = list(pool.map(_version, places))
-        return scanned_index(names, versions, self._open), places
+            self.places, self.versions = places, list(pool.map(_version, places))
+        return scanned_index(names, self.versions, self._open)
 
     def _open(self, number: int) -> BinaryIO:
         """A shard of the index. Raises ``UserError`` or ``OSError``."""
         place = self.places[number]
-        return self.cache.open(place) if _is_remote(place) else Path(place).open("rb")
+        return self.cache.open(place, self.versions[number]) if _is_remote(place) else Path(place).open("rb")
 
     @property
     def ids(self) -> list[str]:
@@ -155,7 +173,8 @@ class ShardsDataset(SpeechDataset):
         self._ahead[1].add(shard)
         order = shard_order(seed, epoch, int(self.shards.max()) + 1)
         for following in order[1:][order[:-1] == shard]:
-            self.cache.fetch_ahead(self.places[self._numbers[following]])
+            number = self._numbers[following]
+            self.cache.fetch_ahead(self.places[number], self.versions[number])
 
 
 def _listed(shards: str | Sequence[str]) -> list[str] | None:

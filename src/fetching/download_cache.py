@@ -36,12 +36,13 @@ class DownloadCache:
         self.max_bytes = max_bytes
         self._failures: dict[str, tuple[float, str]] = {}  # address -> when and why
 
-    def open(self, link: str) -> BinaryIO:
+    def open(self, link: str, version: str = "") -> BinaryIO:
         """The file's content, after downloading it if it is not there. Others may delete the file meanwhile.
 
-        Raises ``UserError`` when it cannot be downloaded, and without another attempt for ``RETRY_S`` seconds.
+        ``version`` tells apart what an address has had at different times. Raises ``UserError`` when it cannot be
+        downloaded, and then without another attempt for ``RETRY_S`` seconds.
         """
-        file = self.folder / hashlib.sha256(link.encode()).hexdigest()[:32]
+        file = self.folder / hashlib.sha256(f"{version} {link}".encode()).hexdigest()[:32]
         with suppress(FileNotFoundError):
             return _opened(file)
         failed_at, reason = self._failures.get(link, (-RETRY_S, ""))
@@ -57,23 +58,27 @@ class DownloadCache:
             raise UserError(str(error)) from None
         return opened
 
-    def fetch_ahead(self, link: str) -> None:
+    def fetch_ahead(self, link: str, version: str = "") -> None:
         """Begins to download in the background what will be asked for soon; who asks then hears of failures."""
 
         def run() -> None:
             with suppress(UserError):
-                self.open(link).close()
+                self.open(link, version).close()
 
         threading.Thread(target=run, daemon=True).start()
 
     def _make_room(self, newest: Path) -> None:
-        with os.scandir(self.folder) as found:
-            files = [(entry.stat(), entry.path) for entry in found if not entry.name.startswith(".")]
-        excess = sum(status.st_size for status, _ in files) - self.max_bytes
-        for status, path in sorted(files, key=lambda item: item[0].st_mtime_ns):
-            if excess > 0 and path != str(newest):
-                Path(path).unlink(missing_ok=True)
-                excess -= status.st_size
+        files = []
+        for file in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # another process makes room too
+                status = file.stat()
+                if not file.name.startswith("."):
+                    files.append((status.st_mtime_ns, status.st_size, file))
+        excess = sum(size for _, size, _ in files) - self.max_bytes
+        for _, size, file in sorted(files):
+            if excess > 0 and file != newest:
+                file.unlink(missing_ok=True)
+                excess -= size
 
 
 def bring(link: str, file: Path, show: bool = True) -> None:

@@ -55,7 +55,7 @@ def test_mixture(tmp_path, write_tone) -> None:
     assert dataset.ids == ["own/a", "own~2/a", "own~3/a", "more/more"] and isinstance(dataset.entry(3), Entry)
 
 
-@pytest.mark.parametrize("name", ["an4", "librispeech", "common_voice", "manifest"])
+@pytest.mark.parametrize("name", ["an4", "librispeech", "common_voice", "manifest", "shards"])
 def test_a_corpus_that_is_not_there_is_one_line(name, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="data/"):

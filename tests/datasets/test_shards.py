@@ -33,7 +33,9 @@ from src.datasets.shard_index import INDEX_NAME
 from src.fetching import download_cache, downloads
 from src.fetching.download_cache import DownloadCache
 from src.text_encoder import CharTextEncoder
+from src.trainer import build_trainer
 from src.utils.errors import AudioError, UserError
+from src.utils.hydra_door import compose
 
 CLIPS = 12
 
@@ -354,6 +356,18 @@ def test_flipped_bytes_of_an_index_never_crash(shards) -> None:
             PreparedDataset(dataset)[row]
 
 
+def test_a_training_run_passes_through_the_shards(shards, tmp_path) -> None:
+    settings = [
+        "datasets=shards",
+        f"datasets.train.shards={shards}",
+        "datasets.dev=null",
+        "datasets.test=null",
+    ]
+    settings += ["model=mlp_ctc", "writer=none", f"save_dir={tmp_path}", "trainer.device=cpu"]
+    trainer = build_trainer(compose("one_batch", settings))
+    assert trainer.train_loader.batch_sampler.shards.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+
 def batches(dataset, num_workers: int, epoch: int = 1, position: int = 0) -> list[dict]:
     prepared = PreparedDataset(dataset, CharTextEncoder(), seed=5, spec_draws=2)
     sampler = BucketBatchSampler(dataset.durations, 2, shuffle=True, seed=5, shards=dataset.shards)
@@ -381,7 +395,7 @@ def test_the_next_shard_of_the_epoch_is_asked_for_once(shards) -> None:
     with web(shards) as (address, _, _):
         dataset = ShardsDataset(address)
     asked: list[str] = []
-    dataset.cache.fetch_ahead = asked.append
+    dataset.cache.fetch_ahead = lambda link, version: asked.append(link)
     for epoch in range(3):
         order = shard_order(5, epoch, 3).tolist()
         for shard in order:
@@ -411,14 +425,21 @@ def test_shards_on_the_web_without_an_index(shards) -> None:
     assert got == [f"shards-00000{n}.tar" for n in range(3)] and dataset[5].text == expected[5]
 
 
-def test_a_new_index_on_the_web_replaces_the_old_one(shards) -> None:
+def test_shards_that_are_made_anew_on_the_web_replace_the_old_ones(shards, folder, tmp_path) -> None:
+    make_shards.make_shards(CustomDirDataset(folder, limit=5), tmp_path / "new/shards", "flac", 1 << 20)
     with web(shards) as (address, got, files):
-        assert len(ShardsDataset(address)) == len(ShardsDataset(address)) == CLIPS
-        table = Index(shards / INDEX_NAME).table.slice(0, 5)
-        write_index(shards / INDEX_NAME, table.schema, table.to_batches())
-        files[f"/{INDEX_NAME}"] = (shards / INDEX_NAME).read_bytes()
-        assert len(ShardsDataset(address)) == 5
-    assert got == [INDEX_NAME] * 2
+        old = ShardsDataset(address)
+        assert len(old) == len(ShardsDataset(address)) == CLIPS and len(old[0].audio) == 1600
+        files |= {f"/{file.name}": file.read_bytes() for file in (tmp_path / "new/shards").iterdir()}
+        new = ShardsDataset(address)
+        assert len(new) == 5 and np.array_equal(new[4].audio, ShardsDataset(str(shards))[4].audio)
+    assert got == [INDEX_NAME, "shards-000000.tar"] * 2
+
+
+def test_a_cache_that_cannot_hold_what_training_mixes_is_refused(shards) -> None:
+    with web(shards) as (address, _, _):
+        with pytest.raises(UserError, match="cache_gb=1e-05: training needs 3 shards at a time"):
+            ShardsDataset(address, cache_gb=1e-5)
 
 
 def test_a_shard_that_is_gone_costs_its_clips_and_is_asked_for_once(shards, monkeypatch) -> None:
