@@ -44,8 +44,9 @@ Clip = tuple[Entry, float, bytes]  # with its seconds and its file
 
 def encoded(dataset: SpeechDataset, kind: str, row: int) -> Clip | Skipped:
     """One recording as the content of a file. 16-bit samples stay as they are."""
-    entry = dataset.entry(row)
+    entry = Entry(f"row {row}", dataset.name)
     try:
+        entry = dataset.entry(row)
         checked_id(entry.id, entry.path)
         audio = dataset[row].audio
     except UserError as error:

@@ -20,6 +20,7 @@ from src.fetching.downloads import TIMEOUT_S, fetch, web_request
 from src.utils.errors import UserError
 
 RETRY_S = 600  # for so long a failed download is not tried again
+ABANDONED_S = 86_400  # after so long nobody will go on with a broken one
 
 
 class DownloadCache:
@@ -34,35 +35,45 @@ class DownloadCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
-        self._failures: dict[str, tuple[float, str]] = {}  # address -> when and why
+        self.since = time.time()  # what failed in an earlier run may be there by now
 
     def open(self, link: str, version: str = "") -> BinaryIO:
         """The file's content, after downloading it if it is not there. Others may delete the file meanwhile.
 
         ``version`` tells apart what an address has had at different times. Raises ``UserError`` when it cannot be
-        downloaded, and then without another attempt for ``RETRY_S`` seconds.
+        downloaded, and then without another attempt for ``RETRY_S`` seconds, by whichever process of the run.
         """
         file = self.folder / hashlib.sha256(f"{version} {link}".encode()).hexdigest()[:32]
         with suppress(FileNotFoundError):
             return _opened(file)
-        failed_at, reason = self._failures.get(link, (-RETRY_S, ""))
-        if time.monotonic() - failed_at < RETRY_S and reason:
-            raise UserError(reason)
-        try:
-            with alone(file):
+        note = file.with_name(f".{file.name}.failed")
+        self._heed(note)
+        with alone(file):
+            self._heed(note)
+            try:
                 bring(link, file, show=False)
                 opened = _opened(file)
-            self._make_room(file)
-        except (UserError, OSError) as error:
-            self._failures[link] = (time.monotonic(), str(error))
-            raise UserError(str(error)) from None
+            except UserError as error:
+                note.write_text(f"{time.time()}\n{error}", encoding="utf-8")
+                raise
+        self._make_room(file)
         return opened
+
+    def _heed(self, note: Path) -> None:
+        """Raises the ``UserError`` that another process, or this one, has met not long ago."""
+        try:
+            date, _, reason = note.read_text(encoding="utf-8").partition("\n")
+            failed_at = float(date)
+        except (OSError, ValueError):  # there is none, or it is being written
+            return
+        if failed_at > max(self.since, time.time() - RETRY_S):
+            raise UserError(reason)
 
     def fetch_ahead(self, link: str, version: str = "") -> None:
         """Begins to download in the background what will be asked for soon; who asks then hears of failures."""
 
         def run() -> None:
-            with suppress(UserError):
+            with suppress(UserError, OSError):
                 self.open(link, version).close()
 
         threading.Thread(target=run, daemon=True).start()
@@ -72,7 +83,9 @@ class DownloadCache:
         for file in self.folder.iterdir():
             with suppress(FileNotFoundError):  # another process makes room too
                 status = file.stat()
-                if not file.name.startswith("."):
+                if file.name.endswith(".download") and time.time() - status.st_mtime > ABANDONED_S:
+                    shutil.rmtree(file, ignore_errors=True)
+                elif not file.name.startswith("."):
                     files.append((status.st_mtime_ns, status.st_size, file))
         excess = sum(size for _, size, _ in files) - self.max_bytes
         for _, size, file in sorted(files):
@@ -103,7 +116,7 @@ def remote_version(link: str) -> str:
             found = [response.headers.get(name) for name in ("ETag", "Last-Modified", "Content-Length")]
             return repr(found)
     except urllib.error.HTTPError as error:
-        if error.code in (403, 405, 501):  # a signed address may be for GET only
+        if error.code in (401, 403, 405, 501):  # an address may be signed for GET only, or need a token
             return ""
         raise UserError(f"{link}: the server answers {error.code} {error.reason}; check the link") from None
     except (http.client.HTTPException, OSError, ValueError) as error:
