@@ -16,17 +16,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.datasets import BucketBatchSampler, ShardsDataset
 from src.datasets.index import write_index
 from src.datasets.shard_index import BATCH_ROWS, INDEX_NAME, SHARD_SCHEMA
+from src.utils.memory import peak_memory
 
 SHARD_CLIPS = 2000  # recordings of a shard
 
@@ -62,7 +63,7 @@ def make_index(folder: Path, rows: int) -> None:
     write_index(folder / INDEX_NAME, schema, batches())
 
 
-def measure(folder: Path, rows: int) -> None:
+def measure(folder: Path) -> None:
     with step("open the index"):
         dataset = ShardsDataset(str(folder), max_duration_s=20)
     with step("plan an epoch"):
@@ -81,7 +82,7 @@ def step(name: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     seconds = time.perf_counter() - started
-    peak = getrusage(RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory(torch.device("cpu")) / 2**30
     print(f"{name:24s} {seconds:7.2f} s   peak {peak:5.2f} GiB", flush=True)
 
 
@@ -95,16 +96,14 @@ def main() -> None:
     if options.opened:
         with step("start Python"):
             pass
-        measure(options.opened, options.rows)
+        measure(options.opened)
         return
     with tempfile.TemporaryDirectory() as folder:
         with step("make the index up"):
             make_index(Path(folder), options.rows)
         print(f"{(Path(folder) / INDEX_NAME).stat().st_size / 2**30:.2f} GiB; a process of its own opens it:")
         # Its peak is its own only in another process.
-        subprocess.run(
-            [sys.executable, __file__, "--rows", str(options.rows), "--opened", folder], check=True
-        )
+        subprocess.run([sys.executable, __file__, "--opened", folder], check=True)
 
 
 if __name__ == "__main__":

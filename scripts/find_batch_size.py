@@ -79,7 +79,7 @@ def memory_of_a_step(trainer: Trainer, seconds: float, clips: int) -> int | None
     if clips:  # with accumulation the gradients of earlier micro-batches take their place, too
         group = group[: trainer.options.accumulate - 1] + [made_up_batch(trainer, seconds, clips)]
     report = trainer.optimization.run(group, 1)
-    whole = report.example is not None and len(report.example["utterance_id"]) == max(clips, 1)
+    whole = not report.too_long and len(report.example["utterance_id"]) == max(clips, 1)
     return peak_memory(trainer.device) if whole else None  # otherwise it was cut in two
 
 

@@ -37,7 +37,7 @@ from src.utils.errors import UserError, door
 from src.utils.hydra_door import compose
 from src.utils.progress import progress_bar
 
-BLOCK = 64  # recordings that are encoded at a time
+TOGETHER = 64  # recordings that are encoded at a time
 
 Clip = tuple[Entry, float, bytes]  # with its seconds and its file
 
@@ -60,9 +60,9 @@ def encoded(dataset: SpeechDataset, kind: str, row: int) -> Clip | Skipped:
 def clips(dataset: SpeechDataset, kind: str, first: int) -> Iterator[Clip | Skipped]:
     """All recordings from the row ``first`` on, in order."""
     with ThreadPoolExecutor() as pool:
-        for start in range(first, len(dataset), BLOCK):
+        for start in range(first, len(dataset), TOGETHER):
             yield from pool.map(
-                partial(encoded, dataset, kind), range(start, min(start + BLOCK, len(dataset)))
+                partial(encoded, dataset, kind), range(start, min(start + TOGETHER, len(dataset)))
             )
 
 
@@ -158,7 +158,8 @@ def main() -> None:
     left_out = f", {len(skipped)} recordings skipped" if skipped else ""
     print(f"made {options.out}: {count} clips, {hours:.2f} h in {len(pieces)} shards{left_out}")
     print(
-        f"train on it: python train.py -cn=conformer_ctc datasets=shards datasets.train.shards={options.out}"
+        f"train on it: python train.py -cn=conformer_ctc datasets=shards datasets.train.shards={options.out} "
+        f"datasets.dev.shards=DEV_SHARDS"
     )
 
 

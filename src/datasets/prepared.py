@@ -31,6 +31,7 @@ class PreparedDataset(Dataset):
         augmentations: ``(audio [N], rng) -> audio [N']``.
         seed: addresses the random numbers.
         spec_draws: how many uniform numbers SpecAugment wants per recording.
+        shuffled: whether ``BucketBatchSampler`` shuffles it with this seed, so that it is known what comes next.
     """
 
     def __init__(
@@ -40,12 +41,14 @@ class PreparedDataset(Dataset):
         augmentations: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None,
         seed: int = 0,
         spec_draws: int = 0,
+        shuffled: bool = False,
     ) -> None:
         self.dataset = dataset
         self.text_encoder = text_encoder
         self.augmentations = augmentations
         self.seed = seed
         self.spec_draws = spec_draws
+        self.shuffled = shuffled
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -57,7 +60,8 @@ class PreparedDataset(Dataset):
             entry = self.dataset.entry(row)
         except AudioError as error:  # a damaged row of an index that somebody else made
             return Skipped(f"row {row}", self.dataset.name, str(error))
-        self.dataset.prefetch(row, epoch, self.seed)
+        if self.shuffled:
+            self.dataset.prefetch(row, epoch, self.seed)
         try:
             item = self._text(entry.text) if self.text_encoder is not None else {}
             audio = self.dataset[row].audio
@@ -78,12 +82,12 @@ class PreparedDataset(Dataset):
 
     def has_text(self) -> bool:
         """Whether at least one recording has a usable text; reads no audio."""
-        return any(self._usable(self.dataset.entry(row).text) for row in range(len(self)))
+        return any(map(self._usable, range(len(self))))
 
-    def _usable(self, raw: str | None) -> bool:
+    def _usable(self, row: int) -> bool:
         try:
-            return bool(self._text(raw))
-        except TextError:
+            return bool(self._text(self.dataset.entry(row).text))
+        except (AudioError, TextError):
             return False
 
     def _text(self, raw: str | None) -> dict[str, Any]:

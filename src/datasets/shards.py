@@ -7,7 +7,6 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +18,7 @@ from src.datasets.samplers import MIXED_SHARDS, WINDOW, shard_order
 from src.datasets.shard_index import INDEX_NAME, ShardIndex, scanned_index
 from src.datasets.speech_dataset import SpeechDataset, Utterance
 from src.datasets.tar_shards import read_member
-from src.fetching.download_cache import DownloadCache, alone, bring, remote_version
+from src.fetching.download_cache import DownloadCache, NotThere, bring, locked, remote_version
 from src.utils.build import Positive, check
 from src.utils.errors import AudioError, UserError
 
@@ -38,14 +37,15 @@ class ShardsDataset(SpeechDataset):
     Args:
         shards: a folder or its address (on the web it needs ``index.arrow``); or a list of tar files or their
             addresses; or a pattern of these, ``https://HOST/train-{000000..000012}.tar``.
-        cache_gb: how many GiB of downloaded shards to keep.
+        cache_gb: how many GiB of downloaded shards to keep, of this data set.
 
     Raises ``UserError`` when there are no such shards, they are compressed, or the index is of something else.
     """
 
     def __init__(self, shards: str | Sequence[str], cache_gb: float = 20.0, **limits) -> None:
         check("cache_gb", cache_gb, Positive)
-        self.cache = DownloadCache(cache_dir() / "shards", round(cache_gb * 2**30))
+        folder = hashlib.blake2b(repr(shards).encode(), digest_size=8).hexdigest()
+        self.cache = DownloadCache(cache_dir() / "shards" / folder, round(cache_gb * 2**30))
         # The epoch, and the shards in it whose next one was asked for.
         self._ahead: tuple[int, set[int]] = (0, set())
         # Where each shard of the index is, and what changes with its content.
@@ -109,10 +109,9 @@ class ShardsDataset(SpeechDataset):
         folders = {place[: -len(_name(place))] for place in listed}
         if len(folders) == 1 and all(place.endswith(".tar") for place in listed):
             folder = folders.pop()
-            with suppress(UserError):  # there is none, or it is of something else
-                index = _index_in(folder)
-                if {_name(place) for place in listed} <= set(index.shards):
-                    return self._placed(index, folder)
+            index = _index_in(folder) if _has_index(folder) else None
+            if index is not None and {_name(place) for place in listed} <= set(index.shards):
+                return self._placed(index, folder)
         return self._scanned(listed)
 
     def _scanned(self, places: list[str]) -> ShardIndex:
@@ -204,6 +203,17 @@ def _expanded(pattern: str) -> list[str]:
     ]
 
 
+def _has_index(folder: str) -> bool:
+    """Raises ``UserError`` when a server does not say."""
+    if not _is_remote(folder):
+        return Path(folder, INDEX_NAME).is_file()
+    try:
+        remote_version(folder + INDEX_NAME)
+    except NotThere:
+        return False
+    return True
+
+
 def _index_in(folder: str) -> ShardIndex:
     """The index in a folder; one on the web is fetched when it is new. Raises ``UserError`` without one."""
     place = f"{folder.rstrip('/')}/{INDEX_NAME}" if folder else INDEX_NAME
@@ -211,7 +221,7 @@ def _index_in(folder: str) -> ShardIndex:
         return ShardIndex(Path(place))
     version = hashlib.blake2b(f"{place} {remote_version(place)}".encode(), digest_size=16).hexdigest()
     file = cache_dir() / "indexes" / f"shards-{version}.arrow"
-    with alone(file):
+    with locked(file):
         bring(place, file)
     return ShardIndex(file)
 

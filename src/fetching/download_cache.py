@@ -23,6 +23,10 @@ RETRY_S = 600  # for so long a failed download is not tried again
 ABANDONED_S = 86_400  # after so long nobody will go on with a broken one
 
 
+class NotThere(UserError):
+    """The server has no such file."""
+
+
 class DownloadCache:
     """Files from the web, each downloaded by whichever process asks for it first.
 
@@ -48,7 +52,7 @@ class DownloadCache:
             return _opened(file)
         note = file.with_name(f".{file.name}.failed")
         self._heed(note)
-        with alone(file):
+        with locked(file):
             self._heed(note)
             try:
                 bring(link, file, show=False)
@@ -109,7 +113,7 @@ def bring(link: str, file: Path, show: bool = True) -> None:
 def remote_version(link: str) -> str:
     """Tells one version of a file on the web from another: ETag or date, and size. "" if a server will not say.
 
-    Raises ``UserError`` when there is no such file, or nobody answers.
+    Raises ``NotThere`` when there is no such file, and ``UserError`` when nobody answers.
     """
     try:
         with urllib.request.urlopen(web_request(link, "HEAD"), timeout=TIMEOUT_S) as response:
@@ -118,14 +122,15 @@ def remote_version(link: str) -> str:
     except urllib.error.HTTPError as error:
         if error.code in (401, 403, 405, 501):  # an address may be signed for GET only, or need a token
             return ""
-        raise UserError(f"{link}: the server answers {error.code} {error.reason}; check the link") from None
+        kind = NotThere if error.code in (404, 410) else UserError
+        raise kind(f"{link}: the server answers {error.code} {error.reason}; check the link") from None
     except (http.client.HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{link}: cannot be reached ({reason}); check the link and the network") from None
 
 
 @contextmanager
-def alone(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """Waits until no other process or thread works on ``file``; the lock ends with its process."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.with_name(f".{file.name}.lock").open("w") as lock:

@@ -58,6 +58,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         augmentations=_part(config, "transforms.waveform", Callable | None),
         seed=run.seed,
         spec_draws=spec_augment.draws_per_utterance if spec_augment else 0,
+        shuffled=True,
     )
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"

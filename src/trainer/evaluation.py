@@ -12,6 +12,7 @@ from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder
 from src.trainer.step import TrainingStep
+from src.utils.devices import to_device
 from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
@@ -75,11 +76,3 @@ def evaluate(
         rates = corpus_error_rates(list(references.values()), [predictions[name][i] for i in references])
         metrics[f"wer_{name}"], metrics[f"cer_{name}"] = rates["wer"], rates["cer"]
     return Evaluation(metrics, references, predictions, skipped)
-
-
-def to_device(batch: dict, device: torch.device) -> dict:
-    """The batch with its tensors on the device."""
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }

@@ -16,8 +16,8 @@ OF_TRAINING = ("dropout", "checkpoint_activations")  # settings that weights kno
 
 def initialise_from(
     model: SpeechModel, checkpoint_dir: str, text_encoder: TextEncoder, model_config: dict[str, Any]
-) -> list[str]:
-    """Copies the checkpoint's weights into ``model``; returns the names of those that start anew.
+) -> str:
+    """Copies the checkpoint's weights into ``model``; returns a line that says which were, and which start anew.
 
     Frontend and encoder must be the same (settings of training aside) as ``model_config`` describes them. What
     depends on the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for
@@ -52,8 +52,7 @@ def initialise_from(
     if fresh:
         reason = "its shape differs" if same_tokens else "the tokens differ"
         new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason}: {', '.join(fresh)}"
-    print(f"started from {checkpoint.path}: {new}")
-    return fresh
+    return f"started from {checkpoint.path}: {new}"
 
 
 def _defaults(node: dict[str, Any]) -> dict[str, Any]:

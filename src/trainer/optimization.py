@@ -7,6 +7,7 @@ named. Neither costs the run.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from src.datasets import Skipped
 from src.trainer.ema import EMA
-from src.trainer.evaluation import to_device
 from src.trainer.step import TrainingStep
 from src.utils.audio import SAMPLE_RATE
+from src.utils.devices import to_device
 from src.utils.errors import UserError
 from src.utils.memory import halves, is_out_of_memory
 from src.utils.processes import Processes, other_processes_may_end
@@ -102,7 +103,7 @@ class Optimization:
         self.step.train()
         report = self._exchange(self._accumulate(group, number))
         if report.normalizer:
-            gradients = self._divide(report.normalizer / self.processes.count)
+            gradients = self.divide_gradients(report.normalizer / self.processes.count)
             norm = torch.nn.utils.get_total_norm(gradients)
             report.norm = float(norm)
             if norm.isfinite():
@@ -121,13 +122,14 @@ class Optimization:
 
     def _accumulate(self, group: list[dict], number: int) -> StepReport:
         """Fills the gradients with the sum over the usable micro-batches."""
-        batches = [batch for batch in group if "tokens" in batch]
+        # With its place in the group, which addresses its random numbers.
+        batches = [((place,), batch) for place, batch in enumerate(group) if "tokens" in batch]
         too_long: dict[str, float] = {}
         while True:
             computed = []
-            for position, batch in enumerate(batches):
+            for place, batch in batches:
                 try:
-                    computed.append(self._backward(batch, number, position))
+                    computed.append(self.backward(batch, number, place))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -140,21 +142,25 @@ class Optimization:
                 torch.cuda.empty_cache()
             smaller = []
             if len(batch["utterance_id"]) > 1:
-                smaller = halves(batch)
+                smaller = [((*place, half), part) for half, part in enumerate(halves(batch))]
             else:
                 too_long[batch["utterance_id"][0]] = int(batch["audio_lengths"][0]) / SAMPLE_RATE
-            batches = [*batches[:position], *smaller, *batches[position + 1 :]]
+            done = len(computed)
+            batches = [*batches[:done], *smaller, *batches[done + 1 :]]
         report = StepReport(skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long)
         # Read after all of them: every look at the device waits until it has done what it was given.
-        for batch, losses in zip(batches, computed, strict=True):
+        for (_, batch), losses in zip(batches, computed, strict=True):
             _note(report, batch, losses)
         return report
 
-    def _backward(self, batch: dict, number: int, position: int) -> dict:
-        """Adds the gradient of a micro-batch to those of the step; what its objective returned, still on the device."""
+    def backward(self, batch: dict, number: int, place: tuple[int, ...]) -> dict:
+        """Adds the gradient of a micro-batch of step ``number``; what its objective returned, still on the device.
+
+        ``place``: in the group, and of which half of a batch that was too large.
+        """
         # As if one process computed the micro-batches of all, in turn.
-        position = position * self.processes.count + self.processes.rank
-        torch.manual_seed(int(addressed_rng(self.seed, "step", number, position).integers(2**62)))
+        place = (place[0] * self.processes.count + self.processes.rank, *place[1:])
+        torch.manual_seed(int(addressed_rng(self.seed, "step", number, *place).integers(2**62)))
         on_device = to_device(batch, self.device)
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses, _ = self.step(on_device)
@@ -174,7 +180,8 @@ class Optimization:
             self.scaler.scale(losses["loss_sum"]).backward()
         return report
 
-    def _divide(self, normalizer: float) -> list[Tensor]:
+    def divide_gradients(self, normalizer: float) -> list[Tensor]:
+        """Unscales all gradients, divides them and returns them."""
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.step.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, normalizer)
@@ -186,6 +193,15 @@ class Optimization:
         self.scaler.step(self.optimizer)
         if self.ema:
             self.ema.update(self.step.model, number)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on in the next step, weights, average and optimizer aside."""
+        return {"scaler": self.scaler.state_dict(), "bad_steps": self.bad_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
+            self.scaler.load_state_dict(state["scaler"])
+        self.bad_steps = state["bad_steps"]
 
     def _diagnosis(self, report: StepReport) -> str:
         """Where a NaN or infinity comes from, as a clause."""

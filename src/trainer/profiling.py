@@ -141,7 +141,8 @@ def _groups(trainer: Trainer) -> Iterator[list[dict]]:
 def _speed_of_the_loader(trainer: Trainer, steps: int) -> float:
     """Seconds of audio a second when nobody computes with them."""
     groups = _groups(trainer)
-    next(groups)  # starts the workers
+    for _ in range(1 + 2 * trainer.train_loader.num_workers):  # what the workers make ahead is not counted
+        next(groups)
     started, samples = time.perf_counter(), 0
     for group in itertools.islice(groups, steps):
         samples += sum(int(batch["audio_lengths"].sum()) for batch in group if "audio" in batch)
@@ -165,8 +166,8 @@ def _watch(trainer: Trainer) -> StageClock:
         module.register_forward_pre_hook(lambda *_, stage=stage: clock.enter(stage))
         module.register_forward_hook(lambda *_: clock.leave())
     step.register_forward_hook(lambda *_: clock.switch(BACKWARD))
-    _around(optimization, "_backward", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
-    _around(optimization, "_divide", lambda: clock.switch(GRADIENT), lambda: None)
+    _around(optimization, "backward", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
+    _around(optimization, "divide_gradients", lambda: clock.switch(GRADIENT), lambda: None)
     trainer.optimizer.register_step_pre_hook(lambda *_: clock.switch(OPTIMIZER))
     trainer.optimizer.register_step_post_hook(lambda *_: clock.switch(REST))
     if trainer.ema:

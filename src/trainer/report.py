@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from src.datasets import Skipped
 from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
@@ -178,7 +179,10 @@ class Reporter:
                 evaluation.predictions[search][utterance_id],
             )
             rates = corpus_error_rates([target], [prediction])
-            audio = prepared[rows[utterance_id]]["audio"].numpy()
+            item = prepared[rows[utterance_id]]
+            if isinstance(item, Skipped):  # it could be read a moment ago
+                continue
+            audio = item["audio"].numpy()
             spectrogram = self._features(audio)
             samples.append(
                 Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram)

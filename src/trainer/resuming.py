@@ -40,8 +40,7 @@ def training_state(trainer: Trainer) -> dict[str, Any]:
         "model": dict(trainer.step.model.state_dict()),
         "ema": trainer.ema.state_dict() if trainer.ema else None,
         "optimizer": trainer.optimizer.state_dict(),
-        "scaler": trainer.optimization.scaler.state_dict(),
-        "bad_steps": trainer.optimization.bad_steps,
+        **trainer.optimization.state_dict(),
     }
 
 
@@ -60,11 +59,9 @@ def restore(trainer: Trainer, state: Any, source: Path) -> None:
         trainer.step.model.load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         _check_shapes(trainer.optimizer)
-        if state["scaler"]:  # empty when the earlier sitting had a GPU that needs none
-            trainer.optimization.scaler.load_state_dict(state["scaler"])
+        trainer.optimization.load_state_dict(state)
         if trainer.ema:
             trainer.ema.load_state_dict(state["ema"] or state["model"])
-        trainer.optimization.bad_steps = state["bad_steps"]
         for name in COUNTERS:
             setattr(trainer, name, type(getattr(trainer, name))(state["counters"][name]))
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -37,13 +37,16 @@ class RunFolder:
         self.directory = Path(directory)
         self.keep_last = keep_last
         self.checkpoints = self.directory / "checkpoints"
-        self._recover()
 
     def prepare(self) -> None:
-        """Makes the folder and tries to write there, so that no training is lost to a folder that cannot be."""
+        """Makes the folder this process's own to write in: clears what a killed save left, and tries to write.
+
+        Raises ``UserError`` when it cannot be written, before any training is lost to it.
+        """
         probe = self.checkpoints / ".probe"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._recover()
             probe.write_text("x", encoding="utf-8")
             probe.unlink()
         except OSError as error:

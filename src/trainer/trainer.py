@@ -258,7 +258,7 @@ class Trainer:
             return
         name = next(iter(self.searches))
         evaluation = self._evaluate({name: self.searches[name]})
-        is_best = True
+        is_best = False  # without a dev set nothing says so
         if evaluation is not None:
             score = evaluation.metrics[self.options.monitor]
             is_best = score < self.best
@@ -320,9 +320,10 @@ class Trainer:
         newest = self.processes.from_first(self.folder.newest())
         if newest is None:
             if self.options.init_from:
-                initialise_from(
+                taken = initialise_from(
                     self.step.model, self.options.init_from, self.text_encoder, self.config["model"]
                 )
+                self.reporter.say(taken)
                 if self.ema:
                     self.ema.load_state_dict(self.step.model.state_dict())
             return False

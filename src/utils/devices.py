@@ -44,3 +44,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type != "cuda":
         raise UserError("precision=fp16 needs a GPU; use bf16 or fp32 on the CPU")
     return PRECISIONS[name]
+
+
+def to_device(batch: dict, device: torch.device) -> dict:
+    """The batch with its tensors on the device."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }

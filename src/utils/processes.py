@@ -36,6 +36,8 @@ class Processes:
         processes = cls()
         if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
             return processes
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # also for the threads that pin memory
         if not dist.is_initialized():
             store, rank, count = next(iter(dist.rendezvous("env://")))
             # torchrun's store outlives a restart, and with it the addresses of the processes before.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,9 +111,29 @@ def test_clips_of_one_shard_do_not_stay_together() -> None:
     assert np.mean([len(set(shard[batch])) for batch in batches]) > 3
 
 
-def test_ten_million_clips_are_planned_without_an_object_for_each() -> None:
-    sampler = BucketBatchSampler(np.full(10_000_000, 5.0), max_batch_duration_s=100)
-    assert len(sampler) == 500_000 and next(iter(sampler))[0] == (0, 0)
+def test_a_large_epoch_is_planned_without_an_object_for_each_clip() -> None:
+    clips = np.full(1_000_000, 5.0)
+    tracemalloc.start()
+    sampler = BucketBatchSampler(clips, max_batch_duration_s=100)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(sampler) == 50_000 and next(iter(sampler))[0] == (0, 0)
+    assert kept < 24 * len(clips)  # arrays of numbers; a list of lists takes some 50 bytes a clip more
+
+
+def test_processes_share_an_epoch_batch_by_batch() -> None:
+    settings = {"batch_size": 2, "shuffle": True, "seed": 3}
+    clips = np.linspace(1, 9, 23)
+    whole = rows(BucketBatchSampler(clips, **settings))
+    shares = [rows(BucketBatchSampler(clips, **settings, rank=rank, processes=3)) for rank in range(3)]
+    assert [shares[place % 3][place // 3] for place in range(len(whole))] == whole
+
+
+def test_limits_are_reached_to_the_last_clip() -> None:
+    for length, count in ((10.62, 27), (0.1, 3), (1.1, 49)):  # count * length / length is not count in floats
+        sampler = BucketBatchSampler([length] * 60, max_batch_duration_s=count * length)
+        assert len(rows(sampler)[0]) == count
+    assert rows(BucketBatchSampler([4.0, 4.0, 4.0], clips_by_length={4: 2, 8: 1})) == [[0, 1], [2]]
 
 
 def test_clips_by_length() -> None:

@@ -152,7 +152,7 @@ def test_a_stopped_command_goes_on_and_makes_the_same(folder, shards, tmp_path, 
             raise KeyboardInterrupt
         return read(self, row)
 
-    monkeypatch.setattr(make_shards, "BLOCK", 2)
+    monkeypatch.setattr(make_shards, "TOGETHER", 2)
     monkeypatch.setattr(CustomDirDataset, "__getitem__", stop)
     with pytest.raises(KeyboardInterrupt):
         make_shards.make_shards(dataset, out, "wav", 20_000)

@@ -30,7 +30,7 @@ TRAIN = [
     ("batching=5", "batching=5 takes the place"),
     ("trainer.max_step=5", "did you mean trainer.max_steps?"),
     ("optimizer.learning_rate=1", "optimizer has: _target_, lr, betas"),
-    ("batching.typo=3", "batching has: batch_size, max_batch_duration_s, clips_by_length; to add it all the same, write +batching.typo"),
+    ("batching.typo=3", "max_batch_duration_s, clips_by_length; to add it all the same, write +batching.typo"),
     ("+batching.typo=3", "batching.typo is unknown; choose one of: batch_size, max_batch_duration_s"),
     ("batching.batch_size=abc", "batching.batch_size=abc must be"),
     ("batching.batch_size=-1", "batching.batch_size=-1 must be"),

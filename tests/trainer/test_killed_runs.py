@@ -9,10 +9,12 @@ import multiprocessing
 import os
 import random
 import sys
+import threading
 import time
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from src.utils.state_files import load_state
 
@@ -75,12 +77,16 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(make_trainer, se
 
     expected = finished_state(untouched)
 
+    def start(name: str) -> None:
+        tqdm.set_lock(threading.RLock())  # the usual one is shared with the killed, who may have held it
+        make_trainer(*COMMON, *settings, name).run()
+
     fork, moments = multiprocessing.get_context("fork"), random.Random(0)
     kills = runs = 0
     finished = False
     while kills < KILLS or not finished:
         name = f"run_name=killed{runs}"  # a run that got to its end is compared, and another one begun
-        process = fork.Process(target=lambda name=name: make_trainer(*COMMON, *settings, name).run())
+        process = fork.Process(target=start, args=(name,))
         process.start()
         process.join(None if kills >= KILLS else moments.uniform(0, duration))
         if process.exitcode is None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.trainer.optimization import Optimization
+from src.trainer.ema import EMA
+from src.trainer.optimization import FIRST_SCALE, Optimization
 from src.utils.errors import UserError
 from src.utils.processes import Processes
 
@@ -123,3 +124,74 @@ def test_clipping_keeps_the_direction_and_reports_the_norm_before_it():
     assert report.norm == pytest.approx(2.0) and step.weight.item() == pytest.approx(
         2.0 - 0.1 * 0.5, abs=1e-5
     )
+
+
+class Drawing(SquaredMean):
+    """Notes the random number that each batch's first clip meets."""
+
+    def __init__(self, limit: int = 10**9) -> None:
+        super().__init__(limit)
+        self.drawn: dict[str, float] = {}
+
+    def forward(self, batch: dict) -> tuple[dict, dict]:
+        result = super().forward(batch)
+        self.drawn[batch["utterance_id"][0]] = torch.rand(()).item()
+        return result
+
+
+def test_random_numbers_belong_to_a_place_in_the_step_whatever_else_is_in_it():
+    """So do those of several processes: an unusable batch, or a split one, moves nobody else's."""
+    batches = [batch_of([length], 0.1) for length in (1, 2, 3, 4)]
+    whole, gap, split = Drawing(), Drawing(), Drawing(limit=5)
+    optimization(whole).run(batches, 0)
+    optimization(gap).run([{"skipped": []}, *batches[1:]], 0)
+    optimization(split).run([batch_of([5, 5]), *batches[1:]], 0)
+    assert len(set(whole.drawn.values())) == 4
+    for clip in ("clip2", "clip3", "clip4"):
+        assert whole.drawn[clip] == gap.drawn[clip] == split.drawn[clip]
+    ranks = []
+    for rank in (0, 1):
+        step, processes = Drawing(), Processes()
+        engine = optimization(step)
+        processes.rank, processes.count = rank, 2  # each computes every second batch; nothing is exchanged
+        engine.processes = processes
+        for place, batch in enumerate(batches[rank::2]):
+            engine.backward(batch, 0, (place,))
+        ranks.append(step.drawn)
+    assert ranks[0] | ranks[1] == whole.drawn
+
+
+def test_an_overflow_in_fp16_is_dropped_and_lowers_the_scale_alone():
+    step = SquaredMean()
+    optimizer = torch.optim.SGD(step.parameters(), lr=0.1)
+    ema = EMA(step, 0.5)
+    engine = Optimization(
+        step, optimizer, ema, CPU, torch.float16, None, max_bad_steps=3, seed=0, processes=Processes()
+    )
+    report = engine.run([batch_of([4], float("inf"))], 0)
+    assert report.dropped and step.weight.item() == 2.0 and engine.scaler.get_scale() == FIRST_SCALE / 2
+    assert ema.state_dict()["weight"].item() == 2.0
+    kept = engine.state_dict()
+    report = engine.run([batch_of([4], 1.0)], 1)
+    # unscaled before it is measured and applied, as in test_a_step_by_hand
+    assert report.norm == pytest.approx(2.0, rel=1e-2) and step.weight.item() == pytest.approx(1.8, rel=1e-2)
+    assert ema.state_dict()["weight"].item() != 2.0 and engine.bad_steps == 0
+    engine.load_state_dict(kept)
+    assert engine.bad_steps == 1 and engine.scaler.get_scale() == FIRST_SCALE / 2
+    engine.load_state_dict({"scaler": {}, "bad_steps": 2})  # of a sitting without a scaler
+    assert engine.bad_steps == 2 and engine.scaler.get_scale() == FIRST_SCALE / 2
+
+
+def test_a_lack_of_memory_outside_of_torch_counts_too(monkeypatch):
+    tight, roomy = SquaredMean(), SquaredMean()
+    forward = SquaredMean.forward
+
+    def starved(self, batch):
+        if self is tight and len(batch["audio"]) > 1:
+            raise MemoryError
+        return forward(self, batch)
+
+    monkeypatch.setattr(SquaredMean, "forward", starved)
+    for step in (tight, roomy):
+        optimization(step).run([batch_of([4, 4], 1.0)], 0)
+    assert tight.weight.item() == pytest.approx(roomy.weight.item())

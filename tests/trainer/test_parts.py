@@ -244,6 +244,8 @@ def test_a_checkpoint_moved_aside_by_a_killed_save_is_put_back(tmp_path):
     folder.save(4, write_nothing, {"n": 4}, is_best=True)
     (folder.checkpoints / "step-4").rename(folder.checkpoints / ".step-4.replaced")
     (folder.checkpoints / ".step-5.unfinished").mkdir()
-    again = RunFolder(tmp_path)
+    again = RunFolder(tmp_path)  # only looking at it may be another process than the one that saves
+    assert (again.checkpoints / ".step-5.unfinished").exists()
+    again.prepare()
     assert again.load(again.newest()) == {"n": 4}
     assert sorted(p.name for p in again.checkpoints.iterdir()) == ["best", "last", "step-4"]

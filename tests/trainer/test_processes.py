@@ -73,7 +73,7 @@ def test_the_same_global_batch_gives_the_same_weights(tmp_path, alone, processes
     done = train(tmp_path, processes, f"trainer.accumulate={accumulate}")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("checkpoint: ") == 1 and done.stdout.count("dev loss") == 2  # one of them speaks
-    torch.testing.assert_close(weights(tmp_path), alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(tmp_path), alone, atol=3e-6, rtol=1e-5)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
@@ -89,7 +89,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, alone):
     assert "was trained with trainer.accumulate times processes=6, not 2" in done.stderr
     done = train(tmp_path, 3, "trainer.accumulate=2", "trainer.resume_from=auto")
     assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
-    torch.testing.assert_close(weights(tmp_path), alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(tmp_path), alone, atol=3e-6, rtol=1e-5)
 
 
 def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, alone, monkeypatch):
@@ -101,12 +101,13 @@ def test_a_process_that_dies_ends_the_job_and_a_restart_finishes_it(tmp_path, al
     assert sorted(weights(tmp_path / "ends", step=2)) == sorted(alone)
     done = train(tmp_path / "goes_on", 2, *settings, script=script, restarts=1)
     assert done.returncode == 0 and "going on from step 2" in done.stdout, done.stderr
-    torch.testing.assert_close(weights(tmp_path / "goes_on"), alone, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(tmp_path / "goes_on"), alone, atol=3e-6, rtol=1e-5)
 
 
-def test_a_launcher_that_is_asked_to_end_saves_first(tmp_path, alone, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_launcher_that_is_asked_to_end_saves_first(tmp_path, monkeypatch, workers):
     monkeypatch.setenv("STRIKE", "launcher")
-    settings = ["trainer.accumulate=3", "trainer.resume_from=auto"]
+    settings = ["trainer.accumulate=3", "trainer.resume_from=auto", f"num_workers={workers}"]
     done = train(tmp_path, 2, *settings, "trainer.max_steps=100000", script="tests/support/struck_rank.py")
     assert done.returncode and "(SIGTERM); go on with: " in done.stdout, done.stderr
     newest = max(int(path.name[5:]) for path in (tmp_path / "run" / "checkpoints").glob("step-*"))

@@ -174,6 +174,11 @@ def test_epochs_of_different_lengths_are_all_whole(make_trainer, schedule):
     assert trainer.optimizer.param_groups[0]["lr"] > 0
 
 
+def test_without_a_dev_set_the_last_checkpoint_is_the_one(make_trainer):
+    trainer = make_trainer("datasets.dev=null", "trainer.max_steps=7", "trainer.evaluate_every_steps=5")
+    assert trainer.run().name == "step-7" and trainer.folder.pointed("best") is None
+
+
 def test_a_finished_run_is_finished(make_trainer):
     """The state at the end of the last pass says so: going on does nothing."""
     settings = ["trainer.max_steps=null", "trainer.max_epochs=2", EACH]

@@ -98,9 +98,10 @@ class RelativeAttention(nn.Module):
         q, k, v = self.qkv(x).view(B, T, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         r = self.position(self.sinusoids(T, D, x.device).to(x.dtype))
         r = r.view(-1, self.num_heads, self.head_dim).transpose(0, 1)  # [H, 2T-1, head_dim]
-        content = (q + self.content_bias) @ k.transpose(-2, -1)
-        position = self.shift((q + self.position_bias) @ r.transpose(-2, -1))
-        scores = (content + position).float() / math.sqrt(self.head_dim)
+        scale = self.head_dim**-0.5  # before the products, which fp16 might not hold
+        content = ((q + self.content_bias) * scale) @ k.transpose(-2, -1)
+        position = self.shift(((q + self.position_bias) * scale) @ r.transpose(-2, -1))
+        scores = (content + position).float()
         weights = scores.masked_fill(~valid[:, None, None, :], float("-inf")).softmax(-1).to(v.dtype)
         attended = weights @ v
         return self.output(attended.transpose(1, 2).reshape(B, T, D))
