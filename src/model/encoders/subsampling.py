@@ -1,6 +1,6 @@
 """Convolutional subsampling: log-mel frames in, one vector for every four of them out.
 
-Padding is set to zero around each convolution, so a clip's vectors never depend on its neighbours.
+Padding is set to zero before each convolution, so a clip's vectors never depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ class Conv2dSubsampling(nn.Module):
         return lengths
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, F], lengths [B] -> [B, ceil(T/4), D], [B]."""
+        """features [B, T, F], lengths [B] -> [B, ceil(T/4), D] (anything in the padding), [B]."""
         x = (features * valid_positions(lengths, features.size(1)).unsqueeze(-1)).unsqueeze(1)
         for convolution in self.convolutions:
             lengths = (lengths + 1) // 2
             x = convolution(x)
-            x = x.mul_(valid_positions(lengths, x.size(2))[:, None, :, None]).relu_()
+            if convolution is not self.convolutions[-1]:  # what comes after the last one looks at no padding
+                x = x.mul_(valid_positions(lengths, x.size(2))[:, None, :, None])
+            x = x.relu_()
         B, C, T, bins = x.size()
         x = x.permute(0, 2, 1, 3).reshape(B, T, C * bins)
         return self.projection(x), lengths
