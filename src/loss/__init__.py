@@ -1,3 +1,4 @@
+from src.loss.consistency import ConsistentCTCObjective
 from src.loss.ctc import CTCObjective
 
-__all__ = ["CTCObjective"]
+__all__ = ["CTCObjective", "ConsistentCTCObjective"]

@@ -49,6 +49,7 @@ def build_trainer(config: DictConfig) -> Trainer:
     spec_augment = _part(config, "transforms.spec_augment", SpecAugment | None)
     objective = _part(config, "objective", nn.Module)
     _try_out(model, objective, searches)
+    step = TrainingStep(model, objective, spec_augment)
 
     if config.datasets.get("train") is None:
         raise UserError("this datasets config has no training set; choose another with datasets=NAME")
@@ -57,7 +58,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         text_encoder,
         augmentations=_part(config, "transforms.waveform", Callable | None),
         seed=run.seed,
-        spec_draws=spec_augment.draws_per_utterance if spec_augment else 0,
+        spec_draws=step.draws_per_clip,
         shuffled=True,
     )
     if not len(train):
@@ -78,7 +79,7 @@ def build_trainer(config: DictConfig) -> Trainer:
 
     optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))
     return Trainer(
-        step=TrainingStep(model, objective, spec_augment),
+        step=step,
         text_encoder=text_encoder,
         searches=searches,
         optimizer=optimizer,
