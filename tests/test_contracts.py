@@ -26,7 +26,10 @@ def parameters(function) -> str:
     [
         (
             CTCBeamSearch,
-            ["beam_size=16", "blank=0", "token_top_k=None", "token_min_log_prob=None", "scorers=()"],
+            [
+                *("beam_size=16", "blank=0", "token_top_k=None", "token_min_log_prob=None", "scorers=()"),
+                "skip_blank=None",
+            ],
         ),
         (CTCGreedySearch, ["blank=0"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),

@@ -1,4 +1,5 @@
-from src.decoding.ctc import CTCBeamSearch, CTCGreedySearch
+from src.decoding.ctc_beam import CTCBeamSearch
+from src.decoding.ctc_greedy import CTCGreedySearch
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import LengthBonus, Scorer
 

@@ -223,6 +223,7 @@ def test_a_token_exactly_at_the_limit_may_extend():
         ("blank", [-1, 1.5, "abc", None]),
         ("token_top_k", [0, 1.5, "abc"]),
         ("token_min_log_prob", ["abc", float("nan"), [1]]),
+        ("skip_blank", [0, 1.5, "abc", float("nan")]),
         ("scorers", [[1], "ab", None, [[LengthBonus(3)]], [[LengthBonus(3), "much"]], [[3, 0.5]], {"a": 1}]),
     ],
 )
@@ -276,3 +277,112 @@ def test_where_nothing_is_possible_the_hypothesis_is_empty():
     ):
         ((hypothesis,),) = search(log_probs, torch.tensor([2]))
         assert hypothesis.tokens == [] and hypothesis.score == float("-inf")
+
+
+@pytest.mark.parametrize("beam_size,V", [(1, 2), (3, 6), (8, 4), (8, 40), (30, 12)])
+@pytest.mark.parametrize("sharpness", [0.05, 1.0, 4.0])
+def test_the_beam_loses_nothing_by_looking_at_few_extensions(beam_size, V, sharpness):
+    """A scorer of no points makes the search look at every token: the same prefixes must come out."""
+    log_probs = random_log_probs(beam_size + V, 4, 30, V, sharpness=sharpness)
+    lengths = torch.tensor([30, 29, 7, 0])
+    few = CTCBeamSearch(beam_size)(log_probs, lengths)
+    every = CTCBeamSearch(beam_size, scorers=[(LengthBonus(V), 0.0)])(log_probs, lengths)
+    for ours, theirs in zip(few, every, strict=True):
+        assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+        assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
+        assert [h.token_times for h in ours] == [h.token_times for h in theirs]
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 3.0])
+@pytest.mark.parametrize(
+    "search",
+    [CTCBeamSearch(6), CTCBeamSearch(6, scorers=[(LengthBonus(5), 0.4)]), CTCBeamSearch(6, skip_blank=0.5)],
+)
+def test_pieces_are_the_whole(search, sharpness):
+    log_probs = random_log_probs(11, 3, 24, 5, sharpness=sharpness)
+    lengths = torch.tensor([24, 15, 8])
+    whole = search(log_probs, lengths)
+    beam = search.start(3)
+    for start in range(0, 24, 5):
+        search.advance(beam, log_probs[:, start : start + 5], (lengths - start).clamp(0, 5))
+    for ours, theirs in zip(search.finish(beam), whole, strict=True):
+        assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+        assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-6)
+        assert [h.token_times for h in ours] == [h.token_times for h in theirs]
+
+
+def test_skipped_blanks_cost_their_probability_and_part_equal_tokens():
+    path = [0, 1, 0, 0, 1, 2, 2, 0, 2, 0]
+    log_probs = one_hot(path, 4, confidence=0.97)
+    exact = CTCBeamSearch(8)(log_probs, torch.tensor([10]))[0][0]
+    skipping = CTCBeamSearch(8, skip_blank=0.9)(log_probs, torch.tensor([10]))[0][0]
+    assert skipping.tokens == exact.tokens == [1, 1, 2, 2]
+    assert skipping.token_times == exact.token_times == [1, 4, 5, 8]
+    assert skipping.score <= exact.score
+    assert skipping.score == pytest.approx(10 * math.log(0.97), abs=0.05)
+
+
+@given(seed=st.integers(0, 10_000), threshold=st.floats(0.05, 1.0), beam_size=st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_skipping_is_the_search_in_frames_of_certain_blank(seed, threshold, beam_size):
+    """What is skipped counts as blank and nothing else, with the blank's own probability."""
+    log_probs = random_log_probs(seed, 2, 14, 4, sharpness=3.0)
+    lengths = torch.tensor([14, 9])
+    certain = log_probs.double()
+    sure = certain[..., 0] >= math.log(threshold)
+    certain[..., 1:] = certain[..., 1:].masked_fill(sure.unsqueeze(-1), float("-inf"))
+    skipping = CTCBeamSearch(beam_size, skip_blank=threshold)(log_probs.double(), lengths)
+    for ours, theirs in zip(skipping, CTCBeamSearch(beam_size)(certain, lengths), strict=True):
+        assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+        assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
+        assert [h.token_times for h in ours] == [h.token_times for h in theirs]
+
+
+def test_token_limits_with_scorers_prune_the_same_tokens():
+    log_probs = random_log_probs(2, 2, 12, 9, sharpness=2.0)
+    lengths = torch.tensor([12, 10])
+    for limits in (
+        {"token_top_k": 3},
+        {"token_min_log_prob": -2.0},
+        {"token_top_k": 4, "token_min_log_prob": -1.5},
+    ):
+        plain = CTCBeamSearch(5, **limits)(log_probs, lengths)
+        fused = CTCBeamSearch(5, scorers=[(LengthBonus(9), 0.0)], **limits)(log_probs, lengths)
+        assert [[h.tokens for h in found] for found in plain] == [
+            [h.tokens for h in found] for found in fused
+        ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "limits",
+    [{"token_top_k": 2}, {"token_min_log_prob": -1.2}, {"token_top_k": 3, "token_min_log_prob": -1.0}],
+)
+def test_token_limits_are_brute_force_over_what_may_start(seed, limits):
+    """A token may begin only in frames where it is probable enough; holding it on is free."""
+    log_probs = random_log_probs(seed, 1, 5, 4).double().log_softmax(-1)
+    frames = log_probs[0].tolist()
+    ranked = [sorted(frame, reverse=True)[limits.get("token_top_k", 4) - 1] for frame in frames]
+    least = [max(value, limits.get("token_min_log_prob", float("-inf"))) for value in ranked]
+    truth = text_probabilities(frames, may_start=lambda t, token: frames[t][token] >= least[t])
+    hypotheses = CTCBeamSearch(400, **limits)(log_probs, torch.tensor([5]))[0]
+    assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-9) for h in hypotheses} == truth
+
+
+@pytest.mark.parametrize("V", [4, 5, 6])
+@pytest.mark.parametrize("beam_size", [2, 3, 4])
+def test_last_tokens_again_do_not_hide_better_extensions(beam_size, V):
+    """Frames alike and blanks rare: the most probable tokens are the prefixes' own last ones."""
+    logits = random_log_probs(V, 1, 1, V, sharpness=2.0) + random_log_probs(1, 64, 6, V, sharpness=0.5)
+    logits[..., 0] -= 6
+    log_probs, lengths = logits.log_softmax(-1), torch.full((64,), 6)
+    few = CTCBeamSearch(beam_size)(log_probs, lengths)
+    every = CTCBeamSearch(beam_size, scorers=[(LengthBonus(V), 0.0)])(log_probs, lengths)
+    assert [[h.tokens for h in found] for found in few] == [[h.tokens for h in found] for found in every]
+
+
+def test_a_blank_exactly_at_the_threshold_is_skipped():
+    log_probs = torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]).double().log()
+    skipped = CTCBeamSearch(4, skip_blank=0.5)(log_probs, torch.tensor([2]))[0]
+    assert [h.tokens for h in skipped] == [[]]
+    assert len(CTCBeamSearch(4, skip_blank=0.501)(log_probs, torch.tensor([2]))[0]) == 2

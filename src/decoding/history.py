@@ -1,0 +1,73 @@
+"""Back-pointers of a beam search, and the hypotheses that they spell."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from src.decoding.hypothesis import Hypothesis
+
+NEVER = float("-inf")
+
+
+class History:
+    """For each step the slot that every hypothesis was in before, and the token it gained, if any.
+
+    Prefixes are never copied: a step costs memory for B * K pointers, and texts are read at the end, backwards.
+
+    Example: two steps of one utterance with two slots; slot 0 ends as "5 7", slot 1 as "5"
+        >>> import torch
+        >>> history = History(batch_size=1, beam_size=2)
+        >>> parents, tokens = torch.tensor([[[0, 0]], [[0, 0]]]), torch.tensor([[[5, 6]], [[7, -1]]])
+        >>> history.add(parents, tokens, torch.zeros(2, 1, 2), torch.tensor([[0], [1]]))
+        >>> score = torch.tensor([[-1.0, -2.0]])
+        >>> [(h.tokens, h.token_times) for h in history.hypotheses(score, score, has_scorers=False)[0]]
+        [([5, 7], [0, 1]), ([5], [0])]
+    """
+
+    def __init__(self, batch_size: int, beam_size: int) -> None:
+        self.shape = (batch_size, beam_size)
+        self.pieces: list[tuple[Tensor, ...]] = []
+
+    def add(self, parents: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
+        """Some steps: parents, tokens (-1: none) and their log posteriors [T, B, K], and their frames [T, B]."""
+        self.pieces.append((parents.short(), tokens.int(), log_probs.float(), times.int()))
+
+    def hypotheses(self, score: Tensor, acoustic: Tensor, has_scorers: bool) -> list[list[Hypothesis]]:
+        """score and its acoustic part [B, K] -> per utterance its possible hypotheses, best first.
+
+        Where nothing is possible that is an empty one with a score of minus infinity.
+        """
+        B, K = self.shape
+        slots = np.arange(B * K)
+        first = slots - slots % K  # of the same utterance
+        emitted = [(np.empty(0, int),) * 4]
+        for piece in reversed(self.pieces):
+            parents, tokens, log_probs, times = (part.cpu().numpy() for part in piece)
+            for t in reversed(range(len(parents))):
+                token = tokens[t].reshape(-1)[slots]
+                (hits,) = np.nonzero(token >= 0)
+                if len(hits):
+                    at = slots[hits]
+                    emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], times[t][hits // K]))
+                slots = first + parents[t].reshape(-1)[slots]
+        # Backwards in time as they were found; a stable sort by hypothesis keeps each one's in order.
+        owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))
+        order = np.argsort(owners, kind="stable")
+        ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
+        tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
+        ranking = score.argsort(dim=1, descending=True, stable=True).tolist()
+        scores, acoustics = score.tolist(), acoustic.tolist()
+        results = []
+        for b in range(B):
+            found = []
+            for k in ranking[b]:
+                if scores[b][k] == NEVER:
+                    continue
+                parts = {"acoustic": acoustics[b][k]}
+                if has_scorers:
+                    parts["scorers"] = scores[b][k] - acoustics[b][k]
+                mine = slice(ends[b * K + k], ends[b * K + k + 1])
+                found.append(Hypothesis(tokens[mine], scores[b][k], parts, times[mine], log_probs[mine]))
+            results.append(found or [Hypothesis([], NEVER, {"acoustic": NEVER})])
+        return results

@@ -1,0 +1,53 @@
+"""What the searches accept as settings, and how they refuse the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from src.utils.errors import UserError
+
+LARGEST_BEAM = 10_000
+
+
+def require(fits: bool, name: str, value: Any, expected: str) -> None:
+    """Raises ``UserError`` for a setting that does not fit."""
+    if not fits:
+        raise UserError(f"{name}={value!r} must be {expected}")
+
+
+def is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require_beam_size(beam_size: Any) -> None:
+    fits = is_count(beam_size, 1) and beam_size <= LARGEST_BEAM
+    require(fits, "beam_size", beam_size, f"a whole number from 1 to {LARGEST_BEAM}")
+
+
+def require_blank(blank: Any) -> None:
+    require(is_count(blank, 0), "blank", blank, "a token id, 0 or more")
+
+
+def require_blank_in_vocabulary(blank: int, log_probs: Tensor) -> None:
+    V = log_probs.size(-1)
+    require(blank < V, "blank", blank, f"below {V}, the number of tokens")
+
+
+def require_scorers(scorers: Any) -> None:
+    def is_weighted_scorer(pair: Any) -> bool:
+        return (
+            isinstance(pair, list | tuple)
+            and len(pair) == 2
+            and hasattr(pair[0], "finish")
+            and is_number(pair[1])
+        )
+
+    fits = isinstance(scorers, list | tuple) and all(map(is_weighted_scorer, scorers))
+    require(fits, "scorers", scorers, "a list of pairs [scorer, weight]")
