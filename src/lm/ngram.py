@@ -1,0 +1,256 @@
+"""A back-off n-gram language model as one sorted table, scored for whole beams at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.lm.arpa import Table, read_arpa, write_arpa
+from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, estimate, padded_ngrams
+from src.utils.errors import UserError
+
+SPECIAL = ("<unk>", "<s>", "</s>")
+HIGHEST_ORDER = 6
+LOG10_ZERO = -99.0  # ARPA's way to write the logarithm of 0
+FORMAT = "lectern n-gram 1"
+
+
+@dataclass
+class NGramLM:
+    """P(word | words before) as a trie of n-grams, in which each node is a context.
+
+    Node 0 is the empty context; the nodes after it are the n-grams of order 1, 2, ..., sorted by (node of all words
+    but the last, last word), so that one binary search in ``keys`` finds a child of any node. Where a node has no
+    such child, the model backs off: it adds the node's ``backoff`` and asks its ``suffix``, the node without its
+    first word. Logarithms are of base 10, as in ARPA files.
+
+    Attributes:
+        words: the vocabulary by id; ``<unk>``, ``<s>`` and ``</s>`` are the first three.
+        keys: [M] parent node * V + word of nodes 1..M, ascending.
+        log_prob, backoff: [M + 1] float32.
+        suffix: [M + 1] int64.
+        starts: first node of each order, and M + 1.
+
+    Example:
+        >>> lm = NGramLM.estimate(["the cat sat", "the cat ran", "a dog sat"], order=2)
+        >>> lm.score("the cat sat") > lm.score("sat cat the")
+        True
+    """
+
+    words: list[str]
+    keys: Tensor
+    log_prob: Tensor
+    backoff: Tensor
+    suffix: Tensor
+    starts: list[int]
+
+    @property
+    def order(self) -> int:
+        return len(self.starts) - 1
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+    @classmethod
+    def estimate(cls, lines: Iterable[str], order: int = 3, prune: list[int] | None = None) -> NGramLM:
+        """Interpolated modified Kneser-Ney over lines of words separated by white space.
+
+        Args:
+            lines: sentences, read once; words that are written like the marks of ARPA files count as unknown.
+            order: N, 1 to 6.
+            prune: for each order, n-grams seen at most so often are left out; never falling, 0 for order 1.
+
+        Raises ``UserError`` for an order or thresholds that do not fit, or for no words at all.
+        """
+        if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= HIGHEST_ORDER:
+            raise UserError(f"order={order} must be a whole number from 1 to {HIGHEST_ORDER}")
+        prune = list(prune or [0] * order)
+        if len(prune) != order or prune[0] != 0 or sorted(prune) != prune:
+            raise UserError(f"prune={prune} must be {order} whole numbers that never fall, the first one 0")
+        vocabulary = {word: number for number, word in enumerate(SPECIAL)}
+        ids: list[np.ndarray] = []
+        lengths: list[int] = []
+        for line in lines:
+            found = [vocabulary.setdefault(word, len(vocabulary)) for word in line.split()]
+            ids.append(np.array(found, np.int32))
+            lengths.append(len(found))
+        if not sum(lengths):
+            raise UserError("the text has no words to estimate a language model from")
+        sentences = np.concatenate(ids)
+        sentences[sentences < len(SPECIAL)] = UNKNOWN
+        levels = count_levels(padded_ngrams(sentences, np.array(lengths), order), len(vocabulary))
+        return cls._from_levels(list(vocabulary), levels, prune)
+
+    @classmethod
+    def _from_levels(cls, words: list[str], levels: list[Level], prune: list[int]) -> NGramLM:
+        kept, probabilities, backoffs = estimate(levels, prune)
+        V = len(words)
+        keys, log_prob, backoff, suffix, starts = [], [np.zeros(1)], [np.zeros(1)], [np.zeros(1, int)], [1]
+        node_below = np.zeros(1, np.int64)  # of each n-gram one order lower
+        for level, stays, p, b in zip(levels, kept, probabilities, backoffs, strict=True):
+            below = np.zeros_like(level.parent) if level.order == 1 else level.parent
+            keys.append(node_below[below[stays]] * V + level.words[stays, -1])
+            suffix.append(node_below[level.suffix[stays]])
+            with np.errstate(divide="ignore"):
+                log_prob.append(np.maximum(np.log10(p[stays]), LOG10_ZERO))
+                backoff.append(np.log10(b[stays]))
+            node_below = starts[-1] + np.cumsum(stays) - 1
+            starts.append(starts[-1] + int(stays.sum()))
+        return cls(
+            words,
+            torch.from_numpy(np.concatenate(keys)),
+            torch.from_numpy(np.concatenate(log_prob)).float(),
+            torch.from_numpy(np.concatenate(backoff)).float(),
+            torch.from_numpy(np.concatenate(suffix)),
+            starts,
+        )
+
+    @classmethod
+    def from_arpa(cls, file: str | Path) -> NGramLM:
+        """Reads an ARPA file, plain or gzipped, of any program. Raises ``UserError`` for what ``read_arpa`` names."""
+        vocabulary, tables = read_arpa(file)
+        for mark in SPECIAL[1:]:
+            if mark not in vocabulary:
+                raise UserError(f"{file}: has no {mark} among its 1-grams; estimate it with sentence marks")
+        if SPECIAL[0] not in vocabulary:  # as KenLM takes it
+            vocabulary.append(SPECIAL[0])
+            unknown = Table(np.array([[len(vocabulary) - 1]]), np.array([-100.0]), np.zeros(1))
+            tables[0] = Table(
+                *(np.concatenate([vars(tables[0])[k], vars(unknown)[k]]) for k in vars(unknown))
+            )
+        places = {word: place for place, word in enumerate(vocabulary)}
+        if len(places) != len(vocabulary):
+            raise UserError(f"{file}: a word stands twice among the 1-grams; it is damaged, get it again")
+        words = [*SPECIAL, *(word for word in vocabulary if word not in SPECIAL)]
+        V = len(words)
+        new_id = np.empty(V, np.int64)
+        new_id[[places[word] for word in words]] = np.arange(V)
+
+        keys = np.empty(0, np.int64)
+        log_prob, backoff, suffix, starts = [np.zeros(1)], [np.zeros(1)], [np.zeros(1, int)], [1]
+
+        def child(nodes: np.ndarray, word: np.ndarray) -> np.ndarray:
+            """The nodes one word longer; 0 where the file has no such n-gram."""
+            wanted = nodes * V + word
+            at = np.searchsorted(keys, wanted).clip(max=max(0, len(keys) - 1))
+            return np.where((keys[at] == wanted) & ((nodes > 0) | (starts[-1] > 1)), at + 1, 0)
+
+        def longest(ids: np.ndarray) -> np.ndarray:
+            """The nodes of the longest n-grams that end the given ones [M, n]."""
+            found = np.zeros(len(ids), np.int64)
+            for first in range(ids.shape[1]):
+                nodes = np.zeros(len(ids), np.int64)
+                for position in range(first, ids.shape[1]):
+                    nodes = np.where((nodes > 0) | (position == first), child(nodes, ids[:, position]), 0)
+                found = np.where(found == 0, nodes, found)
+            return found
+
+        for order, table in enumerate(tables, start=1):
+            ids = new_id[table.words]
+            parent = np.zeros(len(ids), np.int64)
+            for position in range(order - 1):
+                parent = child(parent, ids[:, position])
+                if (parent == 0).any():
+                    lost = " ".join(words[i] for i in ids[np.flatnonzero(parent == 0)[0]])
+                    raise UserError(
+                        f"{file}: '{lost}' has no context among the shorter n-grams; it is damaged"
+                    )
+            key = parent * V + ids[:, -1]
+            rank = np.argsort(key)
+            if (np.diff(key[rank]) == 0).any():
+                raise UserError(
+                    f"{file}: an n-gram of order {order} stands twice; it is damaged, get it again"
+                )
+            suffix.append(longest(ids[rank, 1:]) if order > 1 else np.zeros(V, np.int64))
+            keys = np.concatenate([keys, key[rank]])
+            log_prob.append(table.log_prob[rank])
+            backoff.append(table.backoff[rank])
+            starts.append(starts[-1] + len(ids))
+        as_float = [torch.from_numpy(np.concatenate(parts)).float() for parts in (log_prob, backoff)]
+        return cls(words, torch.from_numpy(keys), *as_float, torch.from_numpy(np.concatenate(suffix)), starts)
+
+    def to_arpa(self, file: str | Path) -> None:
+        """Writes an ARPA file; gzipped where its name ends in .gz."""
+        V, keys = len(self.words), self.keys.numpy()
+        below = np.empty((1, 0), np.int64)  # the words of all nodes one order lower
+        tables = []
+        for first, end, lower in zip(self.starts[:-1], self.starts[1:], [0, *self.starts], strict=False):
+            parent, word = np.divmod(keys[first - 1 : end - 1], V)
+            below = np.concatenate([below[parent - lower], word[:, None]], 1)
+            tables.append(Table(below, self.log_prob[first:end].numpy(), self.backoff[first:end].numpy()))
+        write_arpa(file, self.words, tables)
+
+    @property
+    def begin(self) -> int:
+        """The node of a sentence's begin."""
+        return 1 + BEGIN
+
+    def advance(self, nodes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+        """Context nodes and next words (ids), any shape -> log10 P(word | context) and the nodes after the words."""
+        V, last_order = len(self.words), self.starts[-2]
+        total = torch.zeros(nodes.shape, dtype=torch.float64, device=nodes.device)
+        found = torch.zeros_like(nodes)
+        for _ in range(self.order):
+            wanted = nodes * V + words
+            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+            hit = (self.keys[at] == wanted) & (found == 0)
+            found = torch.where(hit, at + 1, found)
+            waits = found == 0
+            total = total + torch.where(
+                hit, self.log_prob[at + 1], torch.where(waits, self.backoff[nodes], 0.0)
+            )
+            nodes = torch.where(waits, self.suffix[nodes], nodes)
+        return total, torch.where(found >= last_order, self.suffix[found], found)
+
+    def score(self, sentence: str) -> float:
+        """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""
+        node = torch.tensor([self.begin])
+        total = 0.0
+        ids = [self.ids.get(word, UNKNOWN) for word in sentence.split()]
+        for word in [*(number if number > END else UNKNOWN for number in ids), END]:
+            points, node = self.advance(node, torch.tensor([word]))
+            total += float(points)
+        return total
+
+    def save(self, file: str | Path) -> None:
+        """Writes the binary form, which opens in well under a second."""
+        tensors = {
+            "keys": self.keys,
+            "log_prob": self.log_prob,
+            "backoff": self.backoff,
+            "suffix": self.suffix,
+        }
+        about = {"format": FORMAT, "words": json.dumps(self.words), "starts": json.dumps(self.starts)}
+        partial = Path(f"{file}.part{os.getpid()}")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, about)
+        partial.replace(file)
+
+    @classmethod
+    def load(cls, file: str | Path) -> NGramLM:
+        """Opens what ``save`` wrote. Raises ``UserError`` for a file that is missing, damaged or another program's."""
+        try:
+            with safe_open(file, "pt") as opened:
+                about = opened.metadata() or {}
+                if about.get("format") != FORMAT:
+                    raise UserError(
+                        f"{file}: not a Lectern language model; make one with scripts/train_lm.py"
+                    )
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        except FileNotFoundError:
+            raise UserError(f"{file}: there is no such language model") from None
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{file}: no language model can be read from it ({error}); make it again"
+            ) from None
+        return cls(json.loads(about["words"]), **tensors, starts=json.loads(about["starts"]))

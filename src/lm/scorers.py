@@ -1,0 +1,121 @@
+"""N-gram language models in a beam search: one word at a time over any tokens, or one token at a time.
+
+Both answer for all hypotheses [batch, beam] at once, and remember per hypothesis what they found out: what is asked
+anew in a step is only what its new tokens changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.lm.kneser_ney import END, UNKNOWN
+from src.lm.ngram import SPECIAL, NGramLM
+from src.utils.errors import UserError
+
+LN_10 = math.log(10)
+WORD_START = "▁"
+# Of the polynomial hash of a word's letters, modulo 2^64.
+BASE = 6364136223846793005
+LEAST_SHARE_OF_WORDS = 0.05
+
+
+def word_hash(letters: str) -> int:
+    """A 64-bit name of a word, of which ``hash(ab) = hash(a) * BASE ** len(b) + hash(b)``; 0 for no letters."""
+    value = 0
+    for letter in letters:
+        value = (value * BASE + ord(letter) + 1) % 2**64
+    return value - 2**64 if value >= 2**63 else value
+
+
+class _Words(NamedTuple):
+    """The state of ``WordNGramScorer``, [B, K] each."""
+
+    node: Tensor  # the language model's context before the open word
+    open: Tensor  # hash of the open word's letters; 0: there are none
+    points: Tensor  # of the open word, should it end here
+    after: Tensor  # the language model's context then
+
+
+class WordNGramScorer:
+    """P(word | words before) of a word-level model, added when a word ends; for characters and for BPE.
+
+    Args:
+        lm: the language model. Its words are folded to lower case, as texts are.
+        tokens: of the tokenizer by id; a token that begins with "▁" begins a word.
+        unknown_penalty: added (natural log) for a word that the model does not have, besides its P(<unk>).
+
+    Raises ``UserError`` when hardly any of the model's words can be written with the tokens (another language, or
+    other letters).
+    """
+
+    def __init__(self, lm: NGramLM, tokens: Sequence[str], unknown_penalty: float = -5.0) -> None:
+        self.lm, self.unknown_penalty = lm, unknown_penalty
+        alphabet = {letter for token in tokens for letter in token.removeprefix(WORD_START)}
+        ids: dict[str, int] = {}
+        spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
+        for word, number in sorted(spelled, key=lambda pair: -float(lm.log_prob[1 + pair[1]])):
+            if alphabet.issuperset(word):
+                ids.setdefault(word, number)  # "May" and "may": the more frequent one
+        if len(ids) < LEAST_SHARE_OF_WORDS * len(spelled):
+            example = next((word for word, _ in spelled if word not in ids), "")
+            raise UserError(
+                f"the language model's words (such as '{example}') cannot be written with the tokenizer's letters; "
+                "take a model of the same language and alphabet"
+            )
+        hashes = np.array([word_hash(word) for word in ids], np.int64)
+        rank = np.argsort(hashes)
+        self.hashes = torch.from_numpy(hashes[rank])
+        self.words = torch.from_numpy(np.array(list(ids.values()), np.int64)[rank])
+        # Token 0 is blank or the end of the sentence: it changes no word.
+        letters = ["", *(token.removeprefix(WORD_START) for token in tokens[1:])]
+        self.starts_word = torch.tensor([False, *(token.startswith(WORD_START) for token in tokens[1:])])
+        self.letters = torch.tensor([word_hash(text) for text in letters])
+        self.shifts = torch.tensor([_signed(pow(BASE, len(text), 2**64)) for text in letters])
+
+    def start(self, batch_size: int) -> _Words:
+        node = torch.full((batch_size, 1), self.lm.begin)
+        empty = torch.zeros_like(node)
+        return _Words(node, empty, torch.zeros(node.shape, dtype=torch.float64), node)
+
+    def score(self, state: _Words) -> Tensor:
+        """[B, K, V]: a token that begins a word ends the one before it."""
+        return torch.where(self.starts_word, state.points.unsqueeze(-1), 0.0)
+
+    def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
+        node, open_, points, after = (part.gather(1, parents) for part in state)
+        changed = tokens >= 0
+        token = tokens[changed]
+        starts = self.starts_word[token]
+        new_node = torch.where(starts, after[changed], node[changed])
+        letters = torch.where(starts, 0, open_[changed]) * self.shifts[token] + self.letters[token]
+        new_points, new_after = self._close(new_node, letters)
+        return _Words(
+            node.masked_scatter(changed, new_node),
+            open_.masked_scatter(changed, letters),
+            points.masked_scatter(changed, new_points),
+            after.masked_scatter(changed, new_after),
+        )
+
+    def finish(self, state: _Words) -> Tensor:
+        """[B, K]: the open word, and the end of the sentence."""
+        end, _ = self.lm.advance(state.after, torch.full_like(state.after, END))
+        return state.points + LN_10 * end
+
+    def _close(self, nodes: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
+        """Points and contexts after the words of these letters; no letters are no word."""
+        at = torch.searchsorted(self.hashes, letters).clamp(max=len(self.hashes) - 1)
+        known = self.hashes[at] == letters
+        points, after = self.lm.advance(nodes, torch.where(known, self.words[at], UNKNOWN))
+        points = LN_10 * points + torch.where(known, 0.0, self.unknown_penalty)
+        is_word = letters != 0
+        return torch.where(is_word, points, 0.0), torch.where(is_word, after, nodes)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value

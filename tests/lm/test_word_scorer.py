@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from reference.ctc_brute_force import text_probabilities
+
+from src.decoding import CTCBeamSearch
+from src.lm import NGramLM, WordNGramScorer
+from src.utils.errors import UserError
+
+LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b"]
+CHARACTERS = ["<blank>", "▁", "a", "b"]
+PIECES = ["<blank>", "▁a", "▁", "b", "ab", "▁ba"]
+
+
+def text_of(tokens, pieces) -> str:
+    return "".join(pieces[token] for token in tokens).replace("▁", " ")
+
+
+@pytest.mark.parametrize("pieces,T", [(CHARACTERS, 6), (PIECES, 5)])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_a_beam_with_words_is_brute_force(pieces, T, order):
+    """Whatever the tokens, a hypothesis gets what the language model gives its whole text."""
+    lm = NGramLM.estimate(LINES, order=order)
+    log_probs = torch.randn(1, T, len(pieces), generator=torch.Generator().manual_seed(order)).log_softmax(-1)
+    search = CTCBeamSearch(5000, scorers=[(WordNGramScorer(lm, pieces, unknown_penalty=-2.0), 0.7)])
+    hypotheses = search(log_probs, torch.tensor([T]))[0]
+    truth = {}
+    for tokens, acoustic in text_probabilities(log_probs[0].double().tolist()).items():
+        text = text_of(tokens, pieces)
+        unknown = sum(word not in lm.ids for word in text.split())
+        truth[tokens] = acoustic + 0.7 * (math.log(10) * lm.score(text) - 2.0 * unknown)
+    assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-5) for h in hypotheses} == truth
+
+
+def test_a_model_of_other_letters_is_refused():
+    lm = NGramLM.estimate(["привет мир"], order=1)
+    with pytest.raises(UserError, match="cannot be written with the tokenizer's letters"):
+        WordNGramScorer(lm, CHARACTERS)
+
+
+def test_upper_case_words_are_folded():
+    lm = NGramLM.estimate([line.upper() for line in LINES], order=2)
+    lower = NGramLM.estimate(LINES, order=2)
+    log_probs = torch.randn(2, 8, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    found = [
+        CTCBeamSearch(8, scorers=[(WordNGramScorer(model, CHARACTERS), 0.5)])(log_probs, torch.tensor([8, 5]))
+        for model in (lm, lower)
+    ]
+    assert [[h.tokens for h in batch] for batch in found[0]] == [
+        [h.tokens for h in batch] for batch in found[1]
+    ]
