@@ -1,4 +1,4 @@
 from src.lm.ngram import NGramLM
-from src.lm.scorers import WordNGramScorer
+from src.lm.scorers import TokenNGramScorer, WordNGramScorer
 
-__all__ = ["NGramLM", "WordNGramScorer"]
+__all__ = ["NGramLM", "TokenNGramScorer", "WordNGramScorer"]

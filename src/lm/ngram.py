@@ -193,8 +193,8 @@ class NGramLM:
 
     @property
     def begin(self) -> int:
-        """The node of a sentence's begin."""
-        return 1 + BEGIN
+        """The node of a sentence's begin; unigrams have no contexts."""
+        return 1 + BEGIN if self.order > 1 else 0
 
     def advance(self, nodes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Context nodes and next words (ids), any shape -> log10 P(word | context) and the nodes after the words."""

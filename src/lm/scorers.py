@@ -23,6 +23,7 @@ WORD_START = "▁"
 # Of the polynomial hash of a word's letters, modulo 2^64.
 BASE = 6364136223846793005
 LEAST_SHARE_OF_WORDS = 0.05
+LEAST_SHARE_OF_TOKENS = 0.5
 
 
 def word_hash(letters: str) -> int:
@@ -119,3 +120,81 @@ class WordNGramScorer:
 
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
+
+
+class _Tokens(NamedTuple):
+    """The state of ``TokenNGramScorer``."""
+
+    node: Tensor  # [B, K] the language model's context
+    points: Tensor  # [B, K, V] of every next token
+
+
+class TokenNGramScorer:
+    """P(token | tokens before) of a model whose words are the tokenizer's tokens, added with every token.
+
+    Args:
+        lm: the language model, as ``scripts/train_lm.py --tokens`` makes it.
+        tokens: of the tokenizer by id.
+
+    Raises ``UserError`` when hardly any token is a word of the model (a model of words, or of another tokenizer).
+    """
+
+    def __init__(self, lm: NGramLM, tokens: Sequence[str]) -> None:
+        self.lm, V = lm, len(tokens)
+        words = torch.tensor([lm.ids.get(token, UNKNOWN) for token in tokens])
+        words[0] = UNKNOWN  # blank, or the end of the sentence: no scorer is asked for it here
+        known = int((words != UNKNOWN).sum())
+        if known < max(1, LEAST_SHARE_OF_TOKENS * (V - 1)):
+            raise UserError(
+                f"the language model knows {known} of the tokenizer's {V - 1} tokens; estimate one with "
+                "scripts/train_lm.py --tokens"
+            )
+        self.word_of = words
+        self.token_of = torch.full((len(lm.words),), V)  # V: none
+        self.token_of[words] = torch.arange(V)
+        self.token_of[UNKNOWN] = V
+        self.unigrams = lm.log_prob[1 + words]
+        # Children of node n are the keys from child_start[n] to child_start[n + 1].
+        nodes = torch.arange(len(lm.keys) + 2)
+        self.child_start = torch.searchsorted(lm.keys, nodes * len(lm.words))
+        self.child_token = self.token_of[lm.keys % len(lm.words)]
+
+    def start(self, batch_size: int) -> _Tokens:
+        node = torch.full((batch_size, 1), self.lm.begin)
+        return _Tokens(node, self._all_next(node.flatten()).unflatten(0, node.shape))
+
+    def score(self, state: _Tokens) -> Tensor:
+        return state.points
+
+    def advance(self, state: _Tokens, parents: Tensor, tokens: Tensor) -> _Tokens:
+        node = state.node.gather(1, parents)
+        points = state.points.gather(1, parents.unsqueeze(2).expand(-1, -1, state.points.size(2)))
+        changed = tokens >= 0
+        _, new_node = self.lm.advance(node[changed], self.word_of[tokens[changed]])
+        points[changed] = self._all_next(new_node)
+        return _Tokens(node.masked_scatter(changed, new_node), points)
+
+    def finish(self, state: _Tokens) -> Tensor:
+        """[B, K]: the end of the sentence."""
+        return LN_10 * self.lm.advance(state.node, torch.full_like(state.node, END))[0]
+
+    def _all_next(self, nodes: Tensor) -> Tensor:
+        """Contexts [n] -> natural log P(token | context) [n, V]."""
+        chain = [nodes]
+        for _ in range(self.lm.order - 2):
+            chain.append(self.lm.suffix[chain[-1]])
+        weights = [torch.zeros_like(self.lm.backoff[nodes])]
+        for node in chain:
+            weights.append(weights[-1] + self.lm.backoff[node])
+        # Shorter contexts first; what a longer one knows of takes their place.
+        V = len(self.unigrams)
+        points = torch.empty(len(nodes), V + 1, dtype=weights[0].dtype, device=nodes.device)
+        points[:, :V] = self.unigrams + weights[-1][:, None]
+        for node, weight in zip(reversed(chain), reversed(weights[:-1]), strict=True):
+            first = self.child_start[node]
+            count = torch.where(node > 0, self.child_start[node + 1] - first, 0)
+            place = torch.arange(int(count.max()) if len(count) else 0, device=nodes.device)
+            at = (first[:, None] + place).clamp(max=len(self.child_token) - 1)
+            token = torch.where(place < count[:, None], self.child_token[at], V)
+            points.scatter_(1, token, self.lm.log_prob[1 + at] + weight[:, None])
+        return LN_10 * points[:, :V]

@@ -165,3 +165,9 @@ def test_settings_that_do_not_fit(settings_, message):
         NGramLM.estimate(["a"], **settings_)
     with pytest.raises(UserError, match="no words"):
         NGramLM.estimate(["", " "], order=2)
+
+
+def test_unigrams_score_every_word_alone():
+    lm = NGramLM.estimate(["a b", "a"], order=1)
+    p = dict(zip(lm.words, distribution(lm, 0).tolist(), strict=True))
+    assert lm.score("b a") == pytest.approx(math.log10(p["b"] * p["a"] * p["</s>"]), abs=1e-5)

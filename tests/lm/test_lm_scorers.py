@@ -7,7 +7,7 @@ import torch
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch
-from src.lm import NGramLM, WordNGramScorer
+from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.utils.errors import UserError
 
 LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b"]
@@ -52,3 +52,33 @@ def test_upper_case_words_are_folded():
     assert [[h.tokens for h in batch] for batch in found[0]] == [
         [h.tokens for h in batch] for batch in found[1]
     ]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_beam_with_a_token_model_is_brute_force(order, seed):
+    spelled = [" ".join(line.replace(" ", "▁")) for line in LINES]
+    lm = NGramLM.estimate(spelled, order=order)
+    log_probs = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    search = CTCBeamSearch(5000, scorers=[(TokenNGramScorer(lm, CHARACTERS), 0.6)])
+    truth = {
+        tokens: acoustic + 0.6 * math.log(10) * lm.score(" ".join(CHARACTERS[token] for token in tokens))
+        for tokens, acoustic in text_probabilities(log_probs[0].double().tolist()).items()
+    }
+    hypotheses = search(log_probs, torch.tensor([5]))[0]
+    assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-4) for h in hypotheses} == truth
+
+
+def test_every_next_token_at_once_is_one_after_the_other():
+    lm = NGramLM.estimate(["a b ▁ a", "b b a", "▁ a b a b", "zz a"], order=4, prune=[0, 0, 0, 1])
+    scorer = TokenNGramScorer(lm, [*CHARACTERS, "c"])  # "c" is unknown to the model
+    nodes = torch.arange(lm.starts[-2])
+    points = scorer._all_next(nodes)
+    for token, piece in enumerate([*CHARACTERS, "c"]):
+        word = torch.full_like(nodes, lm.ids.get(piece, 0))
+        assert torch.allclose(points[:, token].double(), math.log(10) * lm.advance(nodes, word)[0], atol=1e-5)
+
+
+def test_a_model_of_words_is_no_model_of_tokens():
+    with pytest.raises(UserError, match="knows 2 of the tokenizer's 28 tokens"):
+        TokenNGramScorer(NGramLM.estimate(LINES, order=2), ["<blank>", "▁", *"'abcdefghijklmnopqrstuvwxyz"])
