@@ -11,7 +11,7 @@ from src.trainer import Interrupted, build_trainer
 from src.utils.hydra_door import hydra_door
 
 
-@hydra_door(default="quickstart")
+@hydra_door(default=None)
 def main(config: DictConfig) -> None:
     trainer = build_trainer(config)
     try:

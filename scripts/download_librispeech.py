@@ -81,7 +81,6 @@ def _bring(part: str, out: Path, mirrors: Sequence[str], pause_s: float) -> Path
 def _archive(part: str, staging: Path, mirrors: Sequence[str], pause_s: float) -> Path:
     """The checked archive of a part, from the first mirror that has it."""
     name = f"{part}.tar.gz"
-    reasons = []
     for mirror in mirrors:
         address = mirror.rstrip("/")
         try:
@@ -95,10 +94,9 @@ def _archive(part: str, staging: Path, mirrors: Sequence[str], pause_s: float) -
             archive.unlink()
             raise UserError(f"{address}/{name}: MD5 is {found}, md5sum.txt says {expected}")
         except UserError as error:
-            reasons.append(str(error))
             print(f"{error}" + ("; trying the next mirror" if mirror != mirrors[-1] else ""), file=sys.stderr)
     raise UserError(
-        f"{part}: no mirror has it whole ({' | '.join(reasons)}); try again later or give --mirror URL"
+        f"{part}: no mirror could give it whole, as said above; check the connection, or give --mirror URL"
     )
 
 

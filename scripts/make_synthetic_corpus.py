@@ -59,8 +59,12 @@ def main() -> None:
         )
     if record["written"]:
         minutes = (time.monotonic() - start) / 60
-        hours = record["written_s"] / 3600
-        print(f"made {out}: {record['written']} clips, {hours:.2f} h, {hours / minutes:.1f} hours per minute")
+        clips, hours = (
+            sum(part[key] for part in record["splits"].values()) for key in ("utterances", "hours")
+        )
+        print(
+            f"made {out}: {clips} clips, {hours:.2f} h, {record['written_s'] / 3600 / minutes:.1f} hours per minute"
+        )
 
 
 if __name__ == "__main__":

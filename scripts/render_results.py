@@ -33,8 +33,17 @@ def load_results() -> dict[str, dict]:
     return results
 
 
-def table(results: dict[str, dict], with_commands: bool) -> str:
-    """A Markdown table, one row a model; with commands: the commands of each row below it."""
+def short_table(results: dict[str, dict]) -> str:
+    """A Markdown table, one row a model, of what fits a page."""
+    lines = ["| model | trained on | WER greedy | WER beam |", "|---|---|---|---|"]
+    for result in results.values():
+        greedy, beam = (f"{result['scores'][search][0]:.1f} %" for search in ("greedy", "beam"))
+        lines.append(f"| {result['model']} | {result['data']} | {greedy} | {beam} |")
+    return "\n".join(lines)
+
+
+def table(results: dict[str, dict]) -> str:
+    """A Markdown table, one row a model, and the commands of each row below it."""
     lines = [
         "| model | trained on | measured on | greedy WER / CER | beam WER / CER | parameters | training |",
         "|---|---|---|---|---|---|---|",
@@ -48,18 +57,10 @@ def table(results: dict[str, dict], with_commands: bool) -> str:
             f"| {result['model']} | {result['data']} | {result['dev']} | {scores[0]} | {scores[1]} "
             f"| {result['parameters_m']:.1f} M | {result['minutes']} min, {result['machine']} |"
         )
-    if with_commands:
-        for name, result in results.items():
-            commands = "\n".join(result["commands"])
-            lines += [
-                "",
-                f"**{name}** (seed {result['seed']}, commit {result['commit']})",
-                "",
-                "```bash",
-                commands,
-                "```",
-            ]
-            lines += ["", result["note"]] if result.get("note") else []
+    for name, result in results.items():
+        heading = f"**{name}** (seed {result['seed']}, commit {result['commit']})"
+        lines += ["", heading, "", "```bash", *result["commands"], "```"]
+        lines += ["", result["note"]] if result.get("note") else []
     return "\n".join(lines)
 
 
@@ -71,17 +72,17 @@ def insert(page: str, content: str, file: Path) -> str:
     return f"{before}{BEGIN}\n{content}\n{END}{rest.split(END, 1)[1]}"
 
 
-def rendered(file: Path, with_commands: bool) -> str:
-    return insert(file.read_text(encoding="utf-8"), table(load_results(), with_commands), file)
+PAGES = {ROOT / "README.md": short_table, ROOT / "docs" / "results.md": table}
 
 
-PAGES = {ROOT / "README.md": False, ROOT / "docs" / "results.md": True}
+def rendered(file: Path) -> str:
+    return insert(file.read_text(encoding="utf-8"), PAGES[file](load_results()), file)
 
 
 @door
 def main() -> None:
-    for file, with_commands in PAGES.items():
-        file.write_text(rendered(file, with_commands), encoding="utf-8")
+    for file in PAGES:
+        file.write_text(rendered(file), encoding="utf-8")
         print(f"wrote the table of {file}")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from src.utils.errors import TextError, UserError
+from src.utils.files import files_below
 
 TEXT_KEYS = ("text", "sentence", "transcript", "transcription")  # ours, Common Voice's, other people's
 
@@ -24,12 +25,7 @@ def text_files(path: str | Path) -> list[Path]:
     path = Path(path)
     if path.is_file():
         return [path]
-    files = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in (".txt", ".gz", ".jsonl", ".json", ".tsv")
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    ]
+    files = files_below(path, (".txt", ".gz", ".jsonl", ".json", ".tsv"))
     custom = [file for file in files if "transcriptions" in (path.name, *file.relative_to(path).parts[:-1])]
     found = custom or [file for file in files if file.name.endswith(".trans.txt")] or files
     if not found:

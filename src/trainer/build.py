@@ -64,6 +64,11 @@ def build_trainer(config: DictConfig) -> Trainer:
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
+    if not train.has_text():
+        raise UserError(
+            f"{train.dataset.name}: none of its {len(train)} clips has a transcript that the tokenizer can write; "
+            "training needs them (such as transcriptions/ID.txt)"
+        )
     limits = vars(build_settings(BatchLimits, config.batching, "batching"))
     sampler = BucketBatchSampler(
         train.dataset.durations, **limits, **share, shuffle=True, seed=run.seed, shards=train.dataset.shards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -153,7 +154,10 @@ class Reporter:
 
     def say(self, line: str) -> None:
         """A line above the progress bar."""
-        tqdm.write(line)
+        if sys.stderr.isatty():
+            tqdm.write(line)
+        else:  # a log file: the bar need not make way
+            print(line, flush=True)
 
     @torch.inference_mode()
     def _features(self, audio: np.ndarray) -> np.ndarray:

@@ -10,12 +10,14 @@ small files, because some file systems that people mount (Google Drive) know no 
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -37,15 +39,17 @@ class RunFolder:
         self.directory = Path(directory)
         self.keep_last = keep_last
         self.checkpoints = self.directory / "checkpoints"
+        self.lock: IO | None = None  # while this process writes here
 
     def prepare(self) -> None:
         """Makes the folder this process's own to write in: clears what a killed save left, and tries to write.
 
-        Raises ``UserError`` when it cannot be written, before any training is lost to it.
+        Raises ``UserError`` when another process writes there or it cannot be written, before any training is lost.
         """
         probe = self.checkpoints / ".probe"
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock()
             self._recover()
             probe.write_text("x", encoding="utf-8")
             probe.unlink()
@@ -53,6 +57,25 @@ class RunFolder:
             raise UserError(
                 f"{self.directory}: cannot be written ({error.strerror}); choose another save_dir or run_name"
             ) from None
+
+    def _lock(self) -> None:
+        """Until ``release``, or this process's end however that comes. Its children (workers) do not hold it."""
+        if self.lock is None:
+            self.lock = (self.checkpoints / ".lock").open("a")
+        try:
+            fcntl.lockf(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise UserError(
+                    f"{self.directory}: another training is writing there; stop that one, or choose another run_name"
+                ) from None
+            # A file system without locks takes one training at a time on trust.
+
+    def release(self) -> None:
+        """Lets others write here."""
+        if self.lock is not None:
+            self.lock.close()
+            self.lock = None
 
     def pointed(self, pointer: str) -> Path | None:
         """The checkpoint that ``last`` or ``best`` names; None when it is not there or the pointer is broken."""

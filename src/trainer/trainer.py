@@ -162,7 +162,10 @@ class Trainer:
                 self._save_unless_there()  # before it is scored, which takes time
             self._final_evaluation()
         finally:
+            if self._finished():
+                bar.total = self.steps  # it was an estimate
             bar.close()
+            self.folder.release()
             self.reporter.close()
         return self.folder.pointed("best") or self.folder.pointed("last")
 

@@ -39,8 +39,14 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
             detail += "; quote a value with ( ) , or = twice: 'key=\"a,b\"'"
         elif "primary config" in detail:
-            detail += "; configs: " + ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-        raise UserError(f"-cn={name} {' '.join(overrides)}: {detail}") from None
+            raise UserError(f"-cn={name}: there is no such config; {_configs()}") from None
+        raise UserError(f"{' '.join([f'-cn={name}', *overrides])}: {detail}") from None
+
+
+def _configs() -> str:
+    return "configs: " + ", ".join(
+        sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "base")
+    )
 
 
 def _unknown_key(key: str, name: str) -> str:
@@ -92,8 +98,10 @@ def _check_shape(config: dict[str, Any], plain: dict[str, Any], above: str = "")
         _check_shape(given, settings, f"{key}.")
 
 
-def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def hydra_door(default: str | None) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorates ``main(config)``: ``-cn=NAME`` (or ``--config-name``) and overrides, as Hydra's users know them.
+
+    Without a ``default`` the name must be given.
 
     Anything else on the command line (``-m``, ``--help``, ``--cfg job``) goes to Hydra itself. A sweep (``-m``)
     gives every job a folder of its own: ``run_name/optimizer.lr-0.001`` for ``optimizer.lr=1e-3,3e-3``.
@@ -115,9 +123,15 @@ def hydra_door(default: str) -> Callable[[Callable[[DictConfig], None]], Callabl
             name, overrides, plain = _parse(sys.argv[1:], default)
             if plain:
                 with spoken_errors():
+                    if name is None:
+                        door = Path(sys.argv[0]).name
+                        raise UserError(f"which config? python {door} -cn=NAME key=value ...; {_configs()}")
                     main(compose(name, overrides))
             else:
-                hydra.main(config_path=str(CONFIGS), config_name=default, version_base="1.3")(hydra_main)()
+                config_name = default or "base"  # of --help
+                hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(
+                    hydra_main
+                )()
 
         return wrapped
 
@@ -144,7 +158,7 @@ def _sweep_point(overrides: list[str]) -> str:
     return re.sub(r"[^\w.-]+", "-", "_".join(here))
 
 
-def _parse(arguments: list[str], default: str) -> tuple[str, list[str], bool]:
+def _parse(arguments: list[str], default: str | None) -> tuple[str | None, list[str], bool]:
     """Config name, overrides, and whether that was all."""
     name, overrides, plain = default, [], True
     words = iter(arguments)

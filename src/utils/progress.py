@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
-progress_bar = functools.partial(tqdm, mininterval=0.1 if sys.stderr.isatty() else 10)
+
+def progress_bar(*args: Any, leave: bool = True, disable: bool = False, **options: Any) -> tqdm:
+    """``tqdm``; in a log file at most every ten seconds, and not at all where it would be wiped away (``leave``)."""
+    is_terminal = sys.stderr.isatty()
+    seconds = 0.1 if is_terminal else 10
+    return tqdm(
+        *args, leave=leave, disable=disable or not (leave or is_terminal), mininterval=seconds, **options
+    )

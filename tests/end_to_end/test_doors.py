@@ -353,7 +353,35 @@ def test_no_usable_clip_at_all_is_one_line(tmp_path):
     line = spoken_error(
         "train.py", *TINY, f"datasets.train.data_dir={data}", "datasets.dev=null", f"save_dir={tmp_path}"
     )
-    assert "none of the training clips could be used" in line
+    assert "data: none of its 2 clips has a transcript that the tokenizer can write" in line
+
+
+def test_two_trainings_do_not_write_into_one_folder(corpus, tmp_path):
+    command = [*TINY, f"datasets.train.data_dir={corpus}", f"save_dir={tmp_path}", "run_name=one"]
+    endless = ["trainer.max_steps=100000", "trainer.evaluate_every_steps=2"]
+    first = subprocess.Popen(
+        [sys.executable, "train.py", *command, *endless],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert any("step 2: dev loss" in line for line in first.stdout)
+        line = spoken_error("train.py", *command, "trainer.resume_from=auto")
+        assert f"{tmp_path / 'one'}: another training is writing there" in line
+    finally:
+        first.kill()
+        first.stdout.close()
+        first.wait()
+    # However it ended, its folder is free again.
+    assert "checkpoint: " in train(corpus, tmp_path, "one", "trainer.resume_from=auto").stdout
+
+
+def test_the_config_must_be_named():
+    line = spoken_error("train.py", "trainer.max_steps=1")
+    assert "which config? python train.py -cn=NAME" in line and "quickstart" in line
+    assert "-cn=nosuch: there is no such config; configs: " in spoken_error("train.py", "-cn=nosuch")
 
 
 def test_without_a_dev_set_the_last_checkpoint_is_the_result(corpus, tmp_path):

@@ -73,3 +73,13 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: bytes, mess
     with pytest.raises(TextError, match=message) as raised:
         list(read_lines(tmp_path / name))
     assert name in str(raised.value)
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    """As prepare_folder.py makes them."""
+    texts = tmp_path / "elsewhere"
+    texts.mkdir()
+    (texts / "a.txt").write_text("a")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "transcriptions").symlink_to(texts)
+    assert [file.name for file in text_files(tmp_path / "mine")] == ["a.txt"]
