@@ -253,4 +253,12 @@ class NGramLM:
             raise UserError(
                 f"{file}: no language model can be read from it ({error}); make it again"
             ) from None
-        return cls(json.loads(about["words"]), **tensors, starts=json.loads(about["starts"]))
+        try:
+            words, starts = json.loads(about["words"]), json.loads(about["starts"])
+            lm = cls(words, **tensors, starts=starts)
+            whole = len(lm.log_prob) == len(lm.backoff) == len(lm.suffix) == len(lm.keys) + 1 == starts[-1]
+        except (KeyError, TypeError, ValueError, IndexError):
+            whole = False
+        if not whole:
+            raise UserError(f"{file}: its parts do not fit together; make it again")
+        return lm
