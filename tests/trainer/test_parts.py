@@ -248,4 +248,4 @@ def test_a_checkpoint_moved_aside_by_a_killed_save_is_put_back(tmp_path):
     assert (again.checkpoints / ".step-5.unfinished").exists()
     again.prepare()
     assert again.load(again.newest()) == {"n": 4}
-    assert sorted(p.name for p in again.checkpoints.iterdir()) == ["best", "last", "step-4"]
+    assert sorted(p.name for p in again.checkpoints.iterdir()) == [".lock", "best", "last", "step-4"]

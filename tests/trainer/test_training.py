@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,9 +89,15 @@ def test_dev_recordings_that_all_fail_cost_no_training(make_trainer, dev):
     assert trainer.folder.newest().name == "step-2"
 
 
-def test_a_dev_set_without_texts_is_noticed_before_training(make_trainer):
-    with pytest.raises(UserError, match="dev set has no utterance with a usable transcript"):
+def test_sets_without_texts_are_noticed_before_training(make_trainer, tmp_path):
+    with pytest.raises(UserError, match="samples: none of its 5 clips has a transcript"):
         make_trainer("+text_encoder.alphabet=' xyz'")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "audio").symlink_to(Path("samples/audio").resolve())
+    with pytest.raises(UserError, match="dev set has no utterance with a usable transcript"):
+        make_trainer(
+            f"datasets.dev={{_target_: src.datasets.CustomDirDataset, data_dir: {tmp_path / 'bare'}}}"
+        )
 
 
 def test_a_run_folder_that_cannot_be_is_noticed_before_training(make_trainer, tmp_path):
