@@ -119,8 +119,9 @@ def test_processes_part_before_their_interpreters_end(tmp_path):
     """A thread that lost its last message while the interpreter ended aborted a finished training (once in CI)."""
     script = tmp_path / "parts.py"
     script.write_text(
-        "import atexit, torch, torch.distributed as dist\n"
-        "atexit.register(lambda: print('initialised:', dist.is_initialized()))\n"  # runs last
+        "import atexit, os, torch, torch.distributed as dist\n"
+        # Runs last; a line in one piece, because two processes write.
+        "atexit.register(lambda: os.write(1, f'initialised: {dist.is_initialized()}\\n'.encode()))\n"
         "from src.utils.processes import Processes\n"
         "processes = Processes.join(torch.device('cpu'))\n"
         "assert processes.gather(processes.rank) == [0, 1]\n"
