@@ -68,7 +68,8 @@ def main(config: DictConfig) -> None:
         raise UserError(f"{dataset.name}: no recordings found; check its folder and its limits")
     if references_dir is not None:
         write_references(dataset, TranscriptFolder(references_dir, "references_dir"))
-    made_with = (checkpoint.fingerprint(), config.decoder, search_settings, dataset.name)
+    settings = checkpoint.search_settings(config.decoder) | search_settings
+    made_with = (checkpoint.fingerprint(), config.decoder, settings, dataset.name)
     written, skipped = transcribe(dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), config)
     print(f"{written} transcripts in {save_dir}")
     for item in skipped:

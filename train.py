@@ -1,4 +1,4 @@
-"""Trains a recogniser: ``python train.py -cn=NAME key=value ...`` (the configs lie in src/configs)."""
+"""Trains a recogniser or a language model: ``python train.py -cn=NAME key=value ...`` (src/configs/NAME.yaml)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from omegaconf import DictConfig
 
 from src.trainer import Interrupted, build_trainer
+from src.trainer.report import how_to_use
 from src.utils.hydra_door import hydra_door
 
 
@@ -24,9 +25,7 @@ def main(config: DictConfig) -> None:
         raise SystemExit(stop.status) from None
     if trainer.processes.is_first:
         print(f"checkpoint: {checkpoint}")
-        print(
-            f"use it:     python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder=beam"
-        )
+        print(f"use it:     {how_to_use(trainer.config, checkpoint)}")
 
 
 if __name__ == "__main__":

@@ -20,14 +20,17 @@ from typing import Any
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder, load_text_encoder
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.safe_build import allowed_targets, safe_build
+from src.utils.safe_build import OWN_ROOMS, ROOMS, allowed_targets, safe_build
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
+LANGUAGE_MODEL = "src.lm.neural.LSTMLanguageModel"
+OWN_DECODERS = Path(__file__).parent / "configs" / "extra_decoders"  # for any checkpoint, by name
 MOST_OF_ANYTHING = 1 << 20  # of any size in a model's config
 
 
@@ -83,7 +86,8 @@ def _missing_mappings(config: Any) -> str | None:
     if not holds_mappings(config, ("model", "decoders")):
         return "has no 'model' and 'decoders'"
     model, decoders = config["model"], config["decoders"]
-    if not holds_mappings(model, ("frontend", "encoder")):
+    hears = model.get("_target_") != LANGUAGE_MODEL
+    if hears and not holds_mappings(model, ("frontend", "encoder")):
         return f"its model ({str(model.get('_target_'))[:100]}) has no frontend and encoder"
     if not all(isinstance(name, str) for name in decoders) or not holds_mappings(decoders, decoders):
         return "its 'decoders' are not mappings by name"
@@ -147,13 +151,15 @@ class Checkpoint:
                 raise UserError(f"{file}: {name} holds NaN or infinite numbers; take another checkpoint")
         return weights
 
-    def model(self) -> SpeechModel:
-        """The model in eval mode, on the CPU, tried out once on a second of sound."""
+    def model(self, kind: type[nn.Module] = SpeechModel) -> Any:
+        """The model, of this kind, in eval mode, on the CPU; a speech model was tried out on a second of sound."""
         weights = self.weights()
         _check_sizes(self.config["model"], len(weights), self.path / CONFIG)
         model = safe_build(self.config["model"], str(self.path / CONFIG))
-        if not isinstance(model, SpeechModel):
-            raise UserError(f"{self.path / CONFIG}: 'model' is a {type(model).__name__}, not a speech model")
+        if not isinstance(model, kind):
+            raise UserError(
+                f"{self.path / CONFIG}: 'model' is a {type(model).__name__}, not a {kind.__name__}; give another"
+            )
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -161,8 +167,11 @@ class Checkpoint:
             raise UserError(
                 f"{self.path / WEIGHTS}: does not fit the model of config.yaml ({detail})"
             ) from None
+        model.eval()
+        if not isinstance(model, SpeechModel):
+            return model
         try:
-            _try_out(model.eval())
+            _try_out(model)
         except Exception as error:  # parts that were built, but do not fit together
             detail = " ".join(str(error).split())[:200]
             raise UserError(
@@ -171,23 +180,52 @@ class Checkpoint:
         return model
 
     def search(self, name: str, overrides: dict[str, Any] | None = None) -> Any:
-        """The search that this checkpoint calls ``name``, with some of its settings replaced."""
-        decoders = self.config["decoders"]
-        if name not in decoders:
-            raise UserError(
-                f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(sorted(decoders))}"
-            )
+        """A search for this checkpoint's model.
+
+        Args:
+            name: one of its ``decoders``, a decoder YAML of one's own, or one of ``src/configs/extra_decoders``.
+            overrides: settings to replace.
+
+        Raises ``UserError`` for a search or a setting that does not exist or does not fit.
+        """
+        settings, source, rooms = self._decoder(name)
         for key in overrides or {}:
-            target = allowed_targets().get(decoders[name].get("_target_"))
+            target = allowed_targets(rooms).get(settings.get("_target_"))
             known = [*inspect.signature(target).parameters] if target else [key]
             if key not in known:
                 raise UserError(f"search.{key} is unknown to decoder={name}; it has: {', '.join(known)}")
-        search = safe_build({**decoders[name], **(overrides or {})}, str(self.path / CONFIG))
+        tokens = load_text_encoder(self.path).tokens  # that they fit the model is the model's concern
+        given = {"tokens": tokens, "vocab_size": len(tokens)}
+        search = safe_build({**settings, **(overrides or {})}, str(source), rooms, given)
         # Parts of a model can be called too.
         if not callable(search) or not type(search).__module__.startswith("src.decoding."):
             kind = type(search).__name__
-            raise UserError(f"{self.path / CONFIG}: decoder {name} is a {kind}, not a search; correct it")
+            raise UserError(f"{source}: decoder {name} is a {kind}, not a search; correct it")
         return search
+
+    def search_settings(self, name: str) -> dict[str, Any]:
+        """What ``search(name)`` is made of."""
+        return self._decoder(name)[0]
+
+    def _decoder(self, name: str) -> tuple[dict[str, Any], Path, tuple[str, ...]]:
+        """The settings of a search, the file that has them, and whose classes that may name."""
+        decoders = self.config["decoders"]
+        if name in decoders:
+            return decoders[name], self.path / CONFIG, ROOMS
+        file = Path(name) if name.endswith((".yaml", ".yml")) else OWN_DECODERS / f"{name}.yaml"
+        try:
+            settings = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+        except (FileNotFoundError, NotADirectoryError):
+            known = sorted({*decoders, *(own.stem for own in OWN_DECODERS.glob("*.yaml"))})
+            raise UserError(
+                f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(known)}, or give a YAML file"
+            ) from None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{file}: not a YAML file ({reason}); correct it") from None
+        if not isinstance(settings, dict):
+            raise UserError(f"{file}: has no _target_; give the settings of one search")
+        return settings, file, OWN_ROOMS
 
 
 def _check_sizes(node: Any, tensors: int, source: Path) -> None:

@@ -67,7 +67,7 @@ class Recognizer:
 
         Args:
             checkpoint_dir: the directory, a run's folder, or a pointer file such as ``checkpoints/best``.
-            decoder: a name from the checkpoint's ``decoders``.
+            decoder: a name from the checkpoint's ``decoders`` or from ``src/configs/extra_decoders``, or a YAML file.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
             overrides: settings of the search to replace, e.g. ``{"beam_size": 50}``.
 
@@ -105,13 +105,14 @@ class Recognizer:
         return [results[position] for position in range(len(clips))]
 
     @torch.inference_mode()
-    def recognize(self, batch: dict) -> list[Transcript]:
-        """One collated batch (``audio`` [B, N], ``audio_lengths`` [B], ``utterance_id``) -> B transcripts."""
+    def listen(self, batch: dict) -> dict[str, Tensor]:
+        """What the model returns for a collated batch (``audio`` [B, N], ``audio_lengths`` [B])."""
         device = self.model.device
-        features, feature_lengths = self.model.frontend(
-            batch["audio"].to(device), batch["audio_lengths"].to(device)
-        )
-        return self.decode(self.model(features, feature_lengths), batch["utterance_id"])
+        return self.model(*self.model.frontend(batch["audio"].to(device), batch["audio_lengths"].to(device)))
+
+    def recognize(self, batch: dict) -> list[Transcript]:
+        """One collated batch, with ``utterance_id`` -> B transcripts."""
+        return self.decode(self.listen(batch), batch["utterance_id"])
 
     def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
         """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""
@@ -131,6 +132,7 @@ class Recognizer:
             too_long |= left_out
         return transcripts, too_long
 
+    @torch.inference_mode()
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
         """Searches in what the model returned for a batch."""
         found = self.search(*self.model.search_inputs(outputs))

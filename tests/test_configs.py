@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.utils import get_class
@@ -16,7 +17,7 @@ from src.text_encoder import train_bpe
 from src.trainer import build_trainer
 from src.utils.build import build
 from src.utils.hydra_door import CONFIGS, compose
-from src.utils.safe_build import allowed_targets
+from src.utils.safe_build import OWN_ROOMS, allowed_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("base", "inference"))
@@ -26,6 +27,11 @@ GROUPS = {
     if folder.is_dir()
 }
 TINY = ["+test=tiny", "datasets=samples", "datasets.train.data_dir=" + str(ROOT / "samples"), "writer=[none]"]
+TINY_TEXT = [
+    *("+test=tiny", "~model.encoder", "model.dim=16", "writer=[none]"),
+    *(f"datasets.{part}.texts={ROOT / 'samples'}" for part in ("train", "dev")),
+]
+OF_LANGUAGE_MODELS = {"lm", "lstm_lm", "next_token", "none", "texts"}  # and of no recogniser
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,17 @@ def needed(name: str, bpe_file: Path) -> list[str]:
     return [f"text_encoder.model_file={bpe_file}"] if "bpe" in name else []
 
 
+def targets(node):
+    """Every mapping with a ``_target_`` in a tree."""
+    if isinstance(node, dict):
+        yield from [node] if "_target_" in node else []
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from targets(value)
+
+
 def run_one_step(name: str, overrides: list[str], save_dir: Path) -> None:
-    checkpoint = build_trainer(compose(name, [*TINY, *overrides, f"save_dir={save_dir}"])).run()
+    tiny = TINY_TEXT if name in OF_LANGUAGE_MODELS else TINY
+    checkpoint = build_trainer(compose(name, [*tiny, *overrides, f"save_dir={save_dir}"])).run()
     assert (checkpoint / "model.safetensors").is_file()
 
 
@@ -57,6 +72,7 @@ CHOICES = [
     (group, name)
     for group in ("model", "text_encoder", "transforms", "objective", "decoders", "optimizer", "lr_scheduler")
     for name in GROUPS[group]
+    if group == "transforms" or name not in OF_LANGUAGE_MODELS
 ]
 
 
@@ -78,19 +94,21 @@ def test_datasets_name_existing_classes_and_their_arguments(name):
         config = OmegaConf.to_container(hydra_compose("conformer_ctc", overrides), resolve=True)["datasets"]
     assert set(config) <= {"train", "dev", "test", "test_clean"}
 
-    def check(node) -> None:
-        if isinstance(node, dict):
-            if "_target_" in node:
-                target = get_class(node["_target_"])
-                inspect.signature(target).bind(**{k: v for k, v in node.items() if k != "_target_"})
-            for value in node.values():
-                check(value)
-
-    for part in config.values():
-        check(part)
+    for node in targets(config):
+        arguments = {key: value for key, value in node.items() if key != "_target_"}
+        inspect.signature(get_class(node["_target_"])).bind(**arguments)
 
 
-@pytest.mark.parametrize("name", GROUPS["model"])
+@pytest.mark.parametrize("name", GROUPS["extra_decoders"])
+def test_extra_decoders_name_classes_that_a_file_may_name_and_their_arguments(name):
+    nodes = list(targets(yaml.safe_load((CONFIGS / "extra_decoders" / f"{name}.yaml").read_text("utf-8"))))
+    assert nodes
+    for node in nodes:
+        arguments = {key: value for key, value in node.items() if key != "_target_"}
+        inspect.signature(allowed_targets(OWN_ROOMS)[node["_target_"]]).bind_partial(**arguments)
+
+
+@pytest.mark.parametrize("name", sorted({*GROUPS["model"]} - OF_LANGUAGE_MODELS))
 def test_model_has_its_real_size_and_may_be_shared(name):
     """Built on the meta device, so that no size is too large; a checkpoint may name every class of it."""
     config = compose("conformer_ctc", [f"model={name}", "datasets=samples"])
@@ -98,15 +116,9 @@ def test_model_has_its_real_size_and_may_be_shared(name):
         encoder = build(config.model.encoder)
     assert sum(p.numel() for p in encoder.parameters()) > 100_000
 
-    def targets(node):
-        if isinstance(node, dict):
-            yield from ([node["_target_"]] if "_target_" in node else [])
-            for value in node.values():
-                yield from targets(value)
-
-    allowed = allowed_targets()
     for node in (config.model, config.decoders):
-        assert set(targets(OmegaConf.to_container(node, resolve=True))) <= set(allowed)
+        named = {part["_target_"] for part in targets(OmegaConf.to_container(node, resolve=True))}
+        assert named <= set(allowed_targets())
 
 
 def test_every_yaml_begins_by_saying_what_it_is():

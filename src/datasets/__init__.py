@@ -15,6 +15,7 @@ from src.datasets.prepared import PreparedDataset
 from src.datasets.samplers import BatchLimits, BucketBatchSampler
 from src.datasets.shards import ShardsDataset
 from src.datasets.speech_dataset import SpeechDataset, Utterance
+from src.datasets.text_dataset import TextDataset
 
 __all__ = [
     "An4Dataset",
@@ -31,6 +32,7 @@ __all__ = [
     "ShardsDataset",
     "Skipped",
     "SpeechDataset",
+    "TextDataset",
     "Utterance",
     "build_loader",
     "collate",

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from src.datasets.index import Skipped
 from src.datasets.speech_dataset import SpeechDataset
+from src.datasets.text_dataset import TextDataset
 from src.text_encoder import TextEncoder, normalize
 from src.utils.errors import AudioError, TextError
 from src.utils.seeding import addressed_rng
@@ -64,6 +65,8 @@ class PreparedDataset(Dataset):
             self.dataset.prefetch(row, epoch, self.seed)
         try:
             item = self._text(entry.text) if self.text_encoder is not None else {}
+            if isinstance(self.dataset, TextDataset):
+                return item | {"utterance_id": entry.id}
             audio = self.dataset[row].audio
             if self.augmentations is not None:
                 audio = self.augmentations(audio, addressed_rng(self.seed, "augment", epoch, entry.id))

@@ -86,6 +86,11 @@ class SpeechDataset:
         return len(self.rows)
 
     @property
+    def amount(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self)} clips ({self.durations.sum() / 3600:.2f} h)"
+
+    @property
     def ids(self) -> list[str]:
         return self.index.table["id"].take(self.rows).to_pylist()
 

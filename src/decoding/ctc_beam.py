@@ -106,7 +106,9 @@ class CTCBeamSearch:
         """The beam before the first frame: the empty prefix of each utterance."""
         beam = Beam(batch_size, self.beam_size, self.blank, torch.device(device))
         parents, tokens = torch.zeros_like(beam.last), torch.full_like(beam.last, -1)
-        beam.scorer_states = [s.advance(s.start(batch_size), parents, tokens) for s, _ in self.scorers]
+        for scorer, _ in self.scorers:
+            scorer.to(beam.last.device)
+            beam.scorer_states.append(scorer.advance(scorer.start(batch_size), parents, tokens))
         return beam
 
     @torch.inference_mode()

@@ -17,6 +17,9 @@ class Scorer(Protocol):
     ``finish`` instead.
     """
 
+    def to(self, device: torch.device | str) -> Any:
+        """Moves what it knows to the device of the search; called before ``start``."""
+
     def start(self, batch_size: int) -> Any:
         """The state of one empty hypothesis per utterance."""
 
@@ -43,18 +46,32 @@ class LengthBonus:
             raise UserError(
                 f"LengthBonus: vocab_size={vocab_size} must be a whole number from 1 to 10 million"
             )
-        self.vocab_size = vocab_size
+        self.points = torch.ones(vocab_size)
+        self.points[0] = 0.0
+
+    def to(self, device: torch.device | str) -> LengthBonus:
+        self.points = self.points.to(device)
+        return self
 
     def start(self, batch_size: int) -> Tensor:
-        return torch.zeros(batch_size, 1)
+        return torch.zeros(batch_size, 1, device=self.points.device)
 
     def score(self, state: Tensor) -> Tensor:
-        points = torch.ones(*state.shape, self.vocab_size, device=state.device)
-        points[..., 0] = 0.0
-        return points
+        return self.points.expand(*state.shape, -1)
 
     def advance(self, state: Tensor, parents: Tensor, tokens: Tensor) -> Tensor:
         return torch.zeros_like(tokens, dtype=torch.float32)
 
     def finish(self, state: Tensor) -> Tensor:
         return state
+
+
+def touched(tokens: Tensor) -> Tensor:
+    """tokens [B, K] -> the slots [n] of B * K whose new token a scorer has to look at.
+
+    On a GPU these are all: asking which hypotheses grew would wait for the device.
+    """
+    tokens = tokens.flatten()
+    if tokens.device.type == "cpu":
+        return (tokens >= 0).nonzero().squeeze(1)
+    return torch.arange(len(tokens), device=tokens.device)

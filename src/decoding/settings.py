@@ -45,7 +45,7 @@ def require_scorers(scorers: Any) -> None:
         return (
             isinstance(pair, list | tuple)
             and len(pair) == 2
-            and hasattr(pair[0], "finish")
+            and all(hasattr(pair[0], name) for name in ("to", "start", "score", "advance", "finish"))
             and is_number(pair[1])
         )
 

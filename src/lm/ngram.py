@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,12 +19,50 @@ from torch import Tensor
 
 from src.lm.arpa import Table, read_arpa, write_arpa
 from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, estimate, padded_ngrams
+from src.lm.trie import Trie
 from src.utils.errors import UserError
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 HIGHEST_ORDER = 6
 LOG10_ZERO = -99.0  # ARPA's way to write the logarithm of 0
+BLOCK = 1 << 24  # letters
 FORMAT = "lectern n-gram 1"
+
+
+def numbered(lines: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Lines of words -> the vocabulary by id, all words' ids one after the other, and how many each line has.
+
+    >>> numbered(["a b", "", "b <s>"])[1:]
+    (array([3, 4, 4, 0], dtype=int32), array([2, 0, 2]))
+    """
+    vocabulary = {word: number for number, word in enumerate(SPECIAL)}
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for block in _blocks(lines):
+        split = pc.utf8_split_whitespace(pa.array(block, pa.large_string()))
+        flat, line_of = split.flatten(), pc.list_parent_indices(split).to_numpy()
+        is_word = pc.not_equal(flat, "").to_numpy(zero_copy_only=False)  # none around spaces at a line's ends
+        found = flat.dictionary_encode()
+        words = found.dictionary.to_pylist()
+        known = [vocabulary.setdefault(word, len(vocabulary)) if word else UNKNOWN for word in words]
+        ids.append(np.array(known, np.int32)[found.indices.to_numpy()[is_word]])
+        lengths.append(np.bincount(line_of[is_word], minlength=len(block)))
+    sentences = np.concatenate(ids)
+    sentences[sentences < len(SPECIAL)] = UNKNOWN  # words that are written like the marks
+    return list(vocabulary), sentences, np.concatenate(lengths)
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines in lists of some megabytes."""
+    block: list[str] = []
+    letters = 0
+    for line in lines:
+        block.append(line)
+        letters += len(line)
+        if letters > BLOCK:
+            yield block
+            block, letters = [], 0
+    if block:
+        yield block
 
 
 @dataclass
@@ -78,19 +118,11 @@ class NGramLM:
         prune = list(prune or [0] * order)
         if len(prune) != order or prune[0] != 0 or sorted(prune) != prune:
             raise UserError(f"prune={prune} must be {order} whole numbers that never fall, the first one 0")
-        vocabulary = {word: number for number, word in enumerate(SPECIAL)}
-        ids: list[np.ndarray] = []
-        lengths: list[int] = []
-        for line in lines:
-            found = [vocabulary.setdefault(word, len(vocabulary)) for word in line.split()]
-            ids.append(np.array(found, np.int32))
-            lengths.append(len(found))
-        if not sum(lengths):
+        words, sentences, lengths = numbered(lines)
+        if not len(sentences):
             raise UserError("the text has no words to estimate a language model from")
-        sentences = np.concatenate(ids)
-        sentences[sentences < len(SPECIAL)] = UNKNOWN
-        levels = count_levels(padded_ngrams(sentences, np.array(lengths), order), len(vocabulary))
-        return cls._from_levels(list(vocabulary), levels, prune)
+        levels = count_levels(padded_ngrams(sentences, lengths, order), len(words))
+        return cls._from_levels(words, levels, prune)
 
     @classmethod
     def _from_levels(cls, words: list[str], levels: list[Level], prune: list[int]) -> NGramLM:
@@ -133,52 +165,29 @@ class NGramLM:
         if len(places) != len(vocabulary):
             raise UserError(f"{file}: a word stands twice among the 1-grams; it is damaged, get it again")
         words = [*SPECIAL, *(word for word in vocabulary if word not in SPECIAL)]
-        V = len(words)
-        new_id = np.empty(V, np.int64)
-        new_id[[places[word] for word in words]] = np.arange(V)
+        new_id = np.empty(len(words), np.int64)
+        new_id[[places[word] for word in words]] = np.arange(len(words))
+        trie = Trie(file, words)
+        for table in tables:
+            trie.add(Table(new_id[table.words], table.log_prob, table.backoff))
+        floats = [torch.from_numpy(values).float() for values in (trie.log_prob, trie.backoff)]
+        return cls(words, torch.from_numpy(trie.keys), *floats, torch.from_numpy(trie.suffix), trie.starts)
 
-        keys = np.empty(0, np.int64)
-        log_prob, backoff, suffix, starts = [np.zeros(1)], [np.zeros(1)], [np.zeros(1, int)], [1]
+    @classmethod
+    def open(cls, file: str | Path) -> NGramLM:
+        """Reads the binary form or an ARPA file, whichever it is. Raises ``UserError`` as these do."""
+        try:
+            with Path(file).open("rb") as stream:
+                is_binary = stream.read(9)[8:] == b"{"  # safetensors: a length of 8 bytes, then JSON
+        except OSError as error:
+            raise UserError(f"{file}: no language model can be read from it ({error.strerror})") from None
+        return cls.load(file) if is_binary else cls.from_arpa(file)
 
-        def child(nodes: np.ndarray, word: np.ndarray) -> np.ndarray:
-            """The nodes one word longer; 0 where the file has no such n-gram."""
-            wanted = nodes * V + word
-            at = np.searchsorted(keys, wanted).clip(max=max(0, len(keys) - 1))
-            return np.where((keys[at] == wanted) & ((nodes > 0) | (starts[-1] > 1)), at + 1, 0)
-
-        def longest(ids: np.ndarray) -> np.ndarray:
-            """The nodes of the longest n-grams that end the given ones [M, n]."""
-            found = np.zeros(len(ids), np.int64)
-            for first in range(ids.shape[1]):
-                nodes = np.zeros(len(ids), np.int64)
-                for position in range(first, ids.shape[1]):
-                    nodes = np.where((nodes > 0) | (position == first), child(nodes, ids[:, position]), 0)
-                found = np.where(found == 0, nodes, found)
-            return found
-
-        for order, table in enumerate(tables, start=1):
-            ids = new_id[table.words]
-            parent = np.zeros(len(ids), np.int64)
-            for position in range(order - 1):
-                parent = child(parent, ids[:, position])
-                if (parent == 0).any():
-                    lost = " ".join(words[i] for i in ids[np.flatnonzero(parent == 0)[0]])
-                    raise UserError(
-                        f"{file}: '{lost}' has no context among the shorter n-grams; it is damaged"
-                    )
-            key = parent * V + ids[:, -1]
-            rank = np.argsort(key)
-            if (np.diff(key[rank]) == 0).any():
-                raise UserError(
-                    f"{file}: an n-gram of order {order} stands twice; it is damaged, get it again"
-                )
-            suffix.append(longest(ids[rank, 1:]) if order > 1 else np.zeros(V, np.int64))
-            keys = np.concatenate([keys, key[rank]])
-            log_prob.append(table.log_prob[rank])
-            backoff.append(table.backoff[rank])
-            starts.append(starts[-1] + len(ids))
-        as_float = [torch.from_numpy(np.concatenate(parts)).float() for parts in (log_prob, backoff)]
-        return cls(words, torch.from_numpy(keys), *as_float, torch.from_numpy(np.concatenate(suffix)), starts)
+    def to(self, device: torch.device | str) -> NGramLM:
+        """Moves its tensors."""
+        for name in ("keys", "log_prob", "backoff", "suffix"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
 
     def to_arpa(self, file: str | Path) -> None:
         """Writes an ARPA file; gzipped where its name ends in .gz."""

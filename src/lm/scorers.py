@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from src.decoding.scorer import touched
+from src.decoding.settings import is_number, require
 from src.lm.kneser_ney import END, UNKNOWN
 from src.lm.ngram import SPECIAL, NGramLM
 from src.utils.errors import UserError
@@ -47,7 +50,7 @@ class WordNGramScorer:
     """P(word | words before) of a word-level model, added when a word ends; for characters and for BPE.
 
     Args:
-        lm: the language model. Its words are folded to lower case, as texts are.
+        lm: the language model, or its file. Its words are folded to lower case, as texts are.
         tokens: of the tokenizer by id; a token that begins with "▁" begins a word.
         unknown_penalty: added (natural log) for a word that the model does not have, besides its P(<unk>).
 
@@ -55,8 +58,12 @@ class WordNGramScorer:
     other letters).
     """
 
-    def __init__(self, lm: NGramLM, tokens: Sequence[str], unknown_penalty: float = -5.0) -> None:
-        self.lm, self.unknown_penalty = lm, unknown_penalty
+    def __init__(
+        self, lm: NGramLM | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
+    ) -> None:
+        require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
+        self.lm = lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        self.unknown_penalty = unknown_penalty
         alphabet = {letter for token in tokens for letter in token.removeprefix(WORD_START)}
         ids: dict[str, int] = {}
         spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
@@ -79,29 +86,36 @@ class WordNGramScorer:
         self.letters = torch.tensor([word_hash(text) for text in letters])
         self.shifts = torch.tensor([_signed(pow(BASE, len(text), 2**64)) for text in letters])
 
+    def to(self, device: torch.device | str) -> WordNGramScorer:
+        self.lm.to(device)
+        for name in ("hashes", "words", "starts_word", "letters", "shifts"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
     def start(self, batch_size: int) -> _Words:
-        node = torch.full((batch_size, 1), self.lm.begin)
+        node = torch.full((batch_size, 1), self.lm.begin, device=self.hashes.device)
         empty = torch.zeros_like(node)
-        return _Words(node, empty, torch.zeros(node.shape, dtype=torch.float64), node)
+        return _Words(node, empty, torch.zeros_like(node, dtype=torch.float64), node)
 
     def score(self, state: _Words) -> Tensor:
         """[B, K, V]: a token that begins a word ends the one before it."""
         return torch.where(self.starts_word, state.points.unsqueeze(-1), 0.0)
 
     def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
-        node, open_, points, after = (part.gather(1, parents) for part in state)
-        changed = tokens >= 0
-        token = tokens[changed]
-        starts = self.starts_word[token]
-        new_node = torch.where(starts, after[changed], node[changed])
-        letters = torch.where(starts, 0, open_[changed]) * self.shifts[token] + self.letters[token]
-        new_points, new_after = self._close(new_node, letters)
-        return _Words(
-            node.masked_scatter(changed, new_node),
-            open_.masked_scatter(changed, letters),
-            points.masked_scatter(changed, new_points),
-            after.masked_scatter(changed, new_after),
-        )
+        state = _Words(*(part.gather(1, parents) for part in state))
+        slots = touched(tokens)
+        token = tokens.flatten()[slots]
+        grows, token = token >= 0, token.clamp_min(0)
+        node, open_, points, after = (part.flatten()[slots] for part in state)
+        starts = self.starts_word[token] & grows
+        node = torch.where(starts, after, node)
+        letters = torch.where(starts, 0, open_) * self.shifts[token] + self.letters[token]
+        letters = torch.where(grows, letters, open_)
+        new_points, new_after = self._close(node, letters)
+        points, after = torch.where(grows, new_points, points), torch.where(grows, new_after, after)
+        for part, values in zip(state, (node, letters, points, after), strict=True):
+            part.view(-1)[slots] = values
+        return state
 
     def finish(self, state: _Words) -> Tensor:
         """[B, K]: the open word, and the end of the sentence."""
@@ -133,14 +147,15 @@ class TokenNGramScorer:
     """P(token | tokens before) of a model whose words are the tokenizer's tokens, added with every token.
 
     Args:
-        lm: the language model, as ``scripts/train_lm.py --tokens`` makes it.
+        lm: the language model as ``scripts/train_lm.py --tokens`` makes it, or its file.
         tokens: of the tokenizer by id.
 
     Raises ``UserError`` when hardly any token is a word of the model (a model of words, or of another tokenizer).
     """
 
-    def __init__(self, lm: NGramLM, tokens: Sequence[str]) -> None:
-        self.lm, V = lm, len(tokens)
+    def __init__(self, lm: NGramLM | str | Path, tokens: Sequence[str]) -> None:
+        self.lm = lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        V = len(tokens)
         words = torch.tensor([lm.ids.get(token, UNKNOWN) for token in tokens])
         words[0] = UNKNOWN  # blank, or the end of the sentence: no scorer is asked for it here
         known = int((words != UNKNOWN).sum())
@@ -158,9 +173,16 @@ class TokenNGramScorer:
         nodes = torch.arange(len(lm.keys) + 2)
         self.child_start = torch.searchsorted(lm.keys, nodes * len(lm.words))
         self.child_token = self.token_of[lm.keys % len(lm.words)]
+        self.most_children = int(self.child_start.diff()[1:].max())
+
+    def to(self, device: torch.device | str) -> TokenNGramScorer:
+        self.lm.to(device)
+        for name in ("word_of", "token_of", "unigrams", "child_start", "child_token"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
 
     def start(self, batch_size: int) -> _Tokens:
-        node = torch.full((batch_size, 1), self.lm.begin)
+        node = torch.full((batch_size, 1), self.lm.begin, device=self.word_of.device)
         return _Tokens(node, self._all_next(node.flatten()).unflatten(0, node.shape))
 
     def score(self, state: _Tokens) -> Tensor:
@@ -169,10 +191,13 @@ class TokenNGramScorer:
     def advance(self, state: _Tokens, parents: Tensor, tokens: Tensor) -> _Tokens:
         node = state.node.gather(1, parents)
         points = state.points.gather(1, parents.unsqueeze(2).expand(-1, -1, state.points.size(2)))
-        changed = tokens >= 0
-        _, new_node = self.lm.advance(node[changed], self.word_of[tokens[changed]])
-        points[changed] = self._all_next(new_node)
-        return _Tokens(node.masked_scatter(changed, new_node), points)
+        slots = touched(tokens)
+        token = tokens.flatten()[slots]
+        old = node.flatten()[slots]
+        new = torch.where(token >= 0, self.lm.advance(old, self.word_of[token.clamp_min(0)])[1], old)
+        node.view(-1)[slots] = new
+        points.view(-1, points.size(2))[slots] = self._all_next(new)
+        return _Tokens(node, points)
 
     def finish(self, state: _Tokens) -> Tensor:
         """[B, K]: the end of the sentence."""
@@ -193,7 +218,9 @@ class TokenNGramScorer:
         for node, weight in zip(reversed(chain), reversed(weights[:-1]), strict=True):
             first = self.child_start[node]
             count = torch.where(node > 0, self.child_start[node + 1] - first, 0)
-            place = torch.arange(int(count.max()) if len(count) else 0, device=nodes.device)
+            # On a GPU asking how many there are at most would wait for the device.
+            most = int(count.max()) if nodes.device.type == "cpu" and len(count) else self.most_children
+            place = torch.arange(most, device=nodes.device)
             at = (first[:, None] + place).clamp(max=len(self.child_token) - 1)
             token = torch.where(place < count[:, None], self.child_token[at], V)
             points.scatter_(1, token, self.lm.log_prob[1 + at] + weight[:, None])

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.datasets import BatchLimits, BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
+from src.lm import LSTMLanguageModel
 from src.logger import Writers
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
@@ -40,9 +41,10 @@ def build_trainer(config: DictConfig) -> Trainer:
         "vocab_size": text_encoder.vocab_size,
     }
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
-    model = _fitting("model", safe_build(model_config, "model"), SpeechModel)
-    searches = safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders")
-    if not searches:
+    model = _fitting("model", safe_build(model_config, "model"), SpeechModel | LSTMLanguageModel)
+    given = {"tokens": text_encoder.tokens, "vocab_size": text_encoder.vocab_size}
+    searches = safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders", given=given)
+    if not searches and isinstance(model, SpeechModel):
         raise UserError("decoders: there is no search; name at least one, such as greedy")
     for name, search in searches.items():
         _fitting(f"decoders.{name}", search, Callable)
@@ -102,12 +104,13 @@ def build_trainer(config: DictConfig) -> Trainer:
 
 
 @torch.no_grad()
-def _try_out(model: SpeechModel, objective: nn.Module, searches: dict[str, Callable]) -> None:
+def _try_out(model: nn.Module, objective: nn.Module, searches: dict[str, Callable]) -> None:
     """Model, objective and searches on a second of sound: what does not fit together fails now, in one line."""
-    audio, lengths = torch.linspace(-1, 1, SAMPLE_RATE)[None], torch.tensor([SAMPLE_RATE])
     one = torch.ones(1, 1, dtype=torch.long)
-    batch = {"audio": audio, "audio_lengths": lengths, "tokens": one, "token_lengths": one[0]}
-    batch |= {"text": ["a"], "utterance_id": ["a second of sound"]}
+    batch = {"tokens": one, "token_lengths": one[0], "text": ["a"], "utterance_id": ["a second of sound"]}
+    if isinstance(model, SpeechModel):
+        batch["audio"] = torch.linspace(-1, 1, SAMPLE_RATE)[None]
+        batch["audio_lengths"] = torch.tensor([SAMPLE_RATE])
     try:
         _, outputs = TrainingStep(model, objective).eval()(batch)
         for search in searches.values():
@@ -149,7 +152,7 @@ def _shared_config(
     for name in ("text_encoder", "transforms"):
         settings[name] = _without_paths(OmegaConf.to_container(config[name], resolve=True))
     kind = type(dataset).__name__.removesuffix("Dataset")
-    data = f"{kind} {dataset.name}, {len(dataset)} clips, {dataset.durations.sum() / 3600:.1f} h"
+    data = f"{kind} {dataset.name}, {dataset.amount}"
     return {
         "model": model_config,
         "decoders": OmegaConf.to_container(config.decoders, resolve=True),

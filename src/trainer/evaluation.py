@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +17,16 @@ from src.utils.devices import to_device
 from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
+MOST_LOSS = 100.0  # the exponential of more is hardly a number
+
 
 @dataclass
 class Evaluation:
     """Scores of one data set."""
 
-    metrics: dict[str, float]  # loss, wer_NAME and cer_NAME of each search (fractions)
+    metrics: dict[
+        str, float
+    ]  # loss, wer_NAME and cer_NAME of each search (fractions); without any, perplexity
     references: dict[str, str]  # by utterance id
     predictions: dict[str, dict[str, str]] = field(repr=False)  # search name -> utterance id -> text
     skipped: list = field(repr=False, default_factory=list)
@@ -72,6 +77,8 @@ def evaluate(
             predictions[name] |= theirs[3][name]
         skipped += theirs[4]
     metrics = {"loss": loss_sum / max(1, normalizer)}
+    if not searches:
+        metrics["perplexity"] = math.exp(min(metrics["loss"], MOST_LOSS))
     for name in searches:
         rates = corpus_error_rates(list(references.values()), [predictions[name][i] for i in references])
         metrics[f"wer_{name}"], metrics[f"cer_{name}"] = rates["wer"], rates["cer"]

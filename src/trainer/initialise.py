@@ -26,8 +26,8 @@ def initialise_from(
     checkpoint = Checkpoint.open(checkpoint_dir)
     for part in ("frontend", "encoder"):
         ours, theirs = (
-            {**_defaults(node[part]), **node[part], **dict.fromkeys(OF_TRAINING)}
-            for node in (model_config, checkpoint.config["model"])
+            {**_defaults(node), **node, **dict.fromkeys(OF_TRAINING)}
+            for node in (model_config.get(part, {}), checkpoint.config["model"].get(part, {}))
         )
         different = [
             f"{key}={theirs.get(key)}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)

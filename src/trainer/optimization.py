@@ -144,7 +144,8 @@ class Optimization:
             if len(batch["utterance_id"]) > 1:
                 smaller = [((*place, half), part) for half, part in enumerate(halves(batch))]
             else:
-                too_long[batch["utterance_id"][0]] = int(batch["audio_lengths"][0]) / SAMPLE_RATE
+                samples = batch.get("audio_lengths", [0])[0]
+                too_long[batch["utterance_id"][0]] = int(samples) / SAMPLE_RATE
             done = len(computed)
             batches = [*batches[:done], *smaller, *batches[done + 1 :]]
         report = StepReport(skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long)
@@ -221,7 +222,8 @@ def _note(report: StepReport, batch: dict, losses: dict) -> None:
     report.normalizer += int(losses["normalizer"])
     for name, value in losses["parts"].items():
         report.parts[name] = report.parts.get(name, 0.0) + float(value)
-    report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
+    if "audio_lengths" in batch:
+        report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
     report.too_short += [i for i, short in zip(ids, losses["too_short"].tolist(), strict=True) if short]
     report.ids += ids
     report.example = batch

@@ -26,7 +26,12 @@ class Reporter:
     """Collects what the loop notes and tells the bar and the writers at the right moments."""
 
     def __init__(
-        self, writers: Writers, frontend: nn.Module, dev_loader: Any | None, num_samples: int, seed: int
+        self,
+        writers: Writers,
+        frontend: nn.Module | None,
+        dev_loader: Any | None,
+        num_samples: int,
+        seed: int,
     ) -> None:
         self.writers = writers
         self.frontend = frontend
@@ -37,7 +42,7 @@ class Reporter:
         self.skipped: dict[str, str] = {}  # utterance id -> reason, over the whole run
         self.counts: Counter[str] = Counter()
         self.losses: list[float] = []
-        self.audio_s = 0.0
+        self.audio_s = self.tokens = 0.0
         self.since = time.monotonic()
         self.example: dict | None = None
         self.shown: dict[str, str] = {}
@@ -55,9 +60,9 @@ class Reporter:
         """One line on what is about to run, where, and on how much."""
         parameters = sum(p.numel() for p in trainer.step.model.parameters())
         data = trainer.train_loader.dataset.dataset
-        hours, dtype = data.durations.sum() / 3600, str(trainer.dtype).removeprefix("torch.")
+        dtype = str(trainer.dtype).removeprefix("torch.")
         self.say(
-            f"{parameters:,} parameters, {len(data)} clips ({hours:.2f} h), {trainer.total_steps} steps "
+            f"{parameters:,} parameters, {data.amount}, {trainer.total_steps} steps "
             f"on {trainer.device} in {dtype}; run folder {trainer.folder.directory}"
         )
 
@@ -71,6 +76,7 @@ class Reporter:
         """One optimizer step and its learning rate."""
         self.note_skipped(report.skipped)
         self.audio_s += report.audio_s
+        self.tokens += report.normalizer
         self.example = report.example or self.example
         for utterance_id in report.too_short:
             self._note_unusable(
@@ -110,19 +116,32 @@ class Reporter:
         self._show(
             loss=f"{loss:.3f}",
             lr=f"{lr:.1e}",
-            speed=f"{self.audio_s / elapsed:.0f}x",
+            speed=f"{self.audio_s / elapsed:.0f}x"
+            if self.audio_s
+            else f"{self.tokens / elapsed:.0f} tokens/s",
         )
-        self.losses, self.audio_s, self.since = [], 0.0, time.monotonic()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self.losses, self.audio_s, self.tokens, self.since = [], 0.0, 0.0, time.monotonic()
 
     def _note_unusable(self, utterance_id: str, reason: str) -> None:
         if utterance_id not in self.skipped:
             self.say(f"{utterance_id}: {reason}")
         self.skipped[utterance_id] = reason
 
-    def note_evaluation(self, step: int, evaluation: Evaluation, search: str) -> None:
-        """Dev scores, random samples with audio and picture, and one augmented training clip."""
+    def note_evaluation(self, step: int, evaluation: Evaluation, search: str | None) -> None:
+        """Dev scores, random samples with audio and picture, and one augmented training clip.
+
+        ``search`` is the one that was scored; None: the model has none, it is a language model.
+        """
         metrics = evaluation.metrics
         self.writers.scalars(step, {f"dev/{name}": value for name, value in metrics.items()})
+        if search is None:
+            self._show(dev_loss=f"{metrics['loss']:.3f}")
+            self.say(f"step {step}: dev loss {metrics['loss']:.3f}  perplexity {metrics['perplexity']:.2f}")
+            self._begin_anew()
+            return
         self._show(dev_wer=f"{100 * metrics[f'wer_{search}']:.2f}%")
         wer, cer = 100 * metrics[f"wer_{search}"], 100 * metrics[f"cer_{search}"]
         self.say(f"step {step}: dev loss {metrics['loss']:.3f}  {search} WER {wer:.2f} %  CER {cer:.2f} %")
@@ -138,12 +157,14 @@ class Reporter:
             self.writers.figure(
                 step, "train/augmented", spectrogram_figure(features, self.example["text"][0])
             )
-        self.since, self.audio_s, self.losses = time.monotonic(), 0.0, []
+        self._begin_anew()
 
     def note_final(self, step: int, evaluation: Evaluation, searches: dict[str, Any]) -> None:
         """Scores of the best checkpoint by every search."""
         if self.started:
             self.writers.scalars(step, {f"final/{name}": value for name, value in evaluation.metrics.items()})
+        if not searches:
+            self.say(f"best checkpoint on dev: perplexity {evaluation.metrics['perplexity']:.2f} a token")
         for name in searches:
             wer, cer = evaluation.metrics[f"wer_{name}"], evaluation.metrics[f"cer_{name}"]
             self.say(f"best checkpoint on dev, {name}: WER {100 * wer:.2f} %  CER {100 * cer:.2f} %")
@@ -203,21 +224,29 @@ class SilentReporter:
         return lambda *_, **__: None
 
 
+def how_to_use(config: dict[str, Any], checkpoint: Path | str) -> str:
+    """The command that a checkpoint is made for, or the line of a decoder YAML."""
+    if config["decoders"]:
+        return f"python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder=beam"
+    return f"{{_target_: src.lm.NeuralScorer, lm: {checkpoint}}} in src/configs/extra_decoders/beam_rescored.yaml"
+
+
 def model_card(
     name: str, config: dict[str, Any], steps: int, seconds: float, scores: dict[str, float]
 ) -> str:
     """The checkpoint's README.md: data, steps and scores, no local paths."""
     training = config.get("training", {})
+    kind = "speech recogniser" if config["decoders"] else "language model"
     lines = [
         f"# {name}",
         "",
-        f"A speech recogniser trained with Lectern (`-cn={training.get('config')}`).",
+        f"A {kind} trained with Lectern (`-cn={training.get('config')}`).",
         "",
         f"- data: {training.get('data')}",
         f"- optimizer steps: {steps}, {seconds / 60:.0f} minutes of training",
         *(f"- dev {key}: {value:.4f}" for key, value in scores.items()),
         "",
-        "Use: `python inference.py checkpoint=THIS_FOLDER data_dir=YOUR_FOLDER save_dir=predictions decoder=beam`",
+        f"Use: `{how_to_use(config, 'THIS_FOLDER')}`",
         "",
     ]
     return "\n".join(lines)

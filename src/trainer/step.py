@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.lm import LSTMLanguageModel
 from src.model import SpeechModel
 from src.transforms import SpecAugment
 
@@ -17,7 +18,10 @@ class TrainingStep(nn.Module):
     """
 
     def __init__(
-        self, model: SpeechModel, objective: nn.Module, spec_augment: SpecAugment | None = None
+        self,
+        model: SpeechModel | LSTMLanguageModel,
+        objective: nn.Module,
+        spec_augment: SpecAugment | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -38,10 +42,12 @@ class TrainingStep(nn.Module):
         """
         if batch is None:
             return {"loss_sum": sum(p.sum() * 0.0 for p in self.parameters() if p.requires_grad)}, {}
-        features, feature_lengths = self.model.frontend(batch["audio"], batch["audio_lengths"])
-        inputs = {**batch, "features": features, "feature_lengths": feature_lengths}
-        if self.training:
-            inputs = self._views(inputs)
+        inputs = batch
+        if "audio" in batch:  # a language model's batch is text alone
+            features, feature_lengths = self.model.frontend(batch["audio"], batch["audio_lengths"])
+            inputs = {**batch, "features": features, "feature_lengths": feature_lengths}
+            if self.training:
+                inputs = self._views(inputs)
         outputs = self.model(**inputs)
         return self.objective(**inputs, **outputs), outputs
 

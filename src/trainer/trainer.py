@@ -42,7 +42,7 @@ class Trainer:
     Args:
         step: model, objective and SpecAugment.
         text_encoder: the tokenizer, saved with every checkpoint.
-        searches: name -> search; all are scored at the end, the first at each evaluation.
+        searches: name -> search; all are scored at the end, the first at each evaluation. A language model has none.
         optimizer: over the parameters of ``step.model``.
         make_scheduler: total optimizer steps -> learning rate schedule, stepped once per optimizer step.
         train_loader: yields collated batches; its ``batch_sampler`` has ``set_epoch`` and a position.
@@ -105,12 +105,13 @@ class Trainer:
         # Without max_steps an estimate for the schedule: shuffled epochs differ by a few batches.
         self.total_steps = options.max_steps or options.max_epochs * self.steps_per_epoch
         self.scheduler = make_scheduler(self.total_steps)
-        measured = ["loss", *(f"{rate}_{next(iter(searches))}" for rate in ("wer", "cer"))]
+        measured = ["loss", *(f"{rate}_{name}" for name in [*searches][:1] for rate in ("wer", "cer"))]
         if options.monitor not in measured:
             raise UserError(
                 f"trainer.monitor={options.monitor} is not measured; choose one of: {', '.join(measured)}"
             )
-        self.reporter = Reporter(writers, step.model.frontend, dev_loader, options.num_samples, seed)
+        frontend = getattr(step.model, "frontend", None)
+        self.reporter = Reporter(writers, frontend, dev_loader, options.num_samples, seed)
         if not self.processes.is_first:
             self.reporter = SilentReporter()
 
@@ -259,8 +260,8 @@ class Trainer:
         """Scores this step on dev and saves it; does nothing where that has been done."""
         if self.evaluated_step == self.steps:
             return
-        name = next(iter(self.searches))
-        evaluation = self._evaluate({name: self.searches[name]})
+        first = dict([*self.searches.items()][:1])
+        evaluation = self._evaluate(first)
         is_best = False  # without a dev set nothing says so
         if evaluation is not None:
             score = evaluation.metrics[self.options.monitor]
@@ -268,7 +269,7 @@ class Trainer:
             self.best = score if is_best else self.best
             self._rank(score)
             self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
-            self.reporter.note_evaluation(self.steps, evaluation, name)
+            self.reporter.note_evaluation(self.steps, evaluation, next(iter(first), None))
         self._save(is_best)
 
     def _final_evaluation(self) -> None:
@@ -278,7 +279,7 @@ class Trainer:
         self._evaluate_and_save()
         best = (
             Checkpoint.open(self.folder.pointed("best") or self.folder.pointed("last"))
-            .model()
+            .model(type(self.step.model))
             .to(self.device)
         )
         final = TrainingStep(best, self.step.objective, None)

@@ -126,6 +126,9 @@ class Bigram:
     def __init__(self, table: torch.Tensor) -> None:
         self.table = table  # [V + 1, V]; row V = start
 
+    def to(self, device):
+        return self
+
     def start(self, batch_size):
         return torch.full((batch_size, 1), self.table.size(1))
 
@@ -246,6 +249,9 @@ def test_what_does_not_fit_the_models_vocabulary_is_named():
 
 class Impossible:
     """A scorer that forbids everything."""
+
+    def to(self, device):
+        return self
 
     def start(self, batch_size):
         return torch.zeros(batch_size, 1)

@@ -1,0 +1,177 @@
+"""Finds how much a language model should count in a beam search: every weight with every length bonus, on a dev set.
+
+    python scripts/tune_fusion.py checkpoints/demo my_dev --words data/lm/words.safetensors --out saved/beam_words.yaml
+    python inference.py checkpoint=checkpoints/demo data_dir=my_test save_dir=texts decoder=saved/beam_words.yaml
+
+The model hears the dev set once; what it heard is kept beside --out, so that the next tuning begins with the search.
+--out is the best search as a decoder YAML; beside it are the table (.json) and the picture (.png) of all WERs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from itertools import product
+from pathlib import Path
+
+import torch
+import yaml
+from matplotlib.figure import Figure
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src.checkpoint import Checkpoint
+from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, SpeechDataset, build_loader
+from src.decoding import CTCBeamSearch, LengthBonus
+from src.lm import TokenNGramScorer, WordNGramScorer
+from src.metrics import corpus_error_rates
+from src.model import CTCModel
+from src.recognizer import Recognizer
+from src.text_encoder import TextEncoder, normalize
+from src.utils.errors import UserError, door
+from src.utils.progress import progress_bar
+
+BATCH = 32  # utterances searched in at once
+BATCH_S = 240  # seconds of audio that the model hears at once
+
+
+def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path) -> dict[str, Tensor]:
+    """log_probs [T, V] by utterance id, from the cache where that is of the same model and recordings."""
+    if cache.is_file():
+        print(f"acoustic scores from {cache}")
+        return load_file(cache)
+    sampler = BucketBatchSampler(dataset.durations, max_batch_duration_s=BATCH_S, shuffle=False)
+    found: dict[str, Tensor] = {}
+    with progress_bar(total=len(dataset), desc="listening", unit="clip") as bar:
+        for batch in build_loader(PreparedDataset(dataset), sampler):
+            bar.update(len(batch.get("utterance_id", ())) + len(batch["skipped"]))
+            for item in batch["skipped"]:
+                print(f"skipped {item.id}: {item.reason}")
+            if "audio" in batch:
+                log_probs, lengths = recognizer.model.search_inputs(recognizer.listen(batch))
+                rows = zip(batch["utterance_id"], log_probs.cpu(), lengths.tolist(), strict=True)
+                found |= {i: row[:length].clone() for i, row, length in rows}
+    partial = cache.with_name(f"{cache.name}.part")
+    save_file(found, partial)
+    partial.replace(cache)
+    return found
+
+
+def searched(
+    search: CTCBeamSearch, scores: list[Tensor], text_encoder: TextEncoder, device: torch.device
+) -> list[str]:
+    """The best text of each utterance; scores sorted by length."""
+    texts = []
+    for start in range(0, len(scores), BATCH):
+        rows = scores[start : start + BATCH]
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
+        texts += [text_encoder.decode(found[0].tokens) for found in search(padded, lengths)]
+    return texts
+
+
+def surface(rows: list[dict], best: dict) -> Figure:
+    """The WER of every weight (down) and bonus (across)."""
+    weights, bonuses = (sorted({row[name] for row in rows}) for name in ("weight", "bonus"))
+    table = {(row["weight"], row["bonus"]): 100 * row["wer"] for row in rows}
+    values = [[table[weight, bonus] for bonus in bonuses] for weight in weights]
+    figure = Figure(figsize=(2 + 0.9 * len(bonuses), 1.5 + 0.5 * len(weights)), layout="constrained")
+    axes = figure.add_subplot()
+    lowest = min(map(min, values))
+    image = axes.imshow(values, aspect="auto", cmap="viridis_r", vmin=lowest, vmax=lowest * 1.5 + 1)
+    axes.set_xticks(range(len(bonuses)), [f"{bonus:g}" for bonus in bonuses])
+    axes.set_yticks(range(len(weights)), [f"{weight:g}" for weight in weights])
+    axes.set(xlabel="bonus for each token", ylabel="weight of the language model", title="dev WER (%)")
+    for (row, line), (column, value) in product(enumerate(values), enumerate(values[0])):
+        value = line[column]
+        is_best = (weights[row], bonuses[column]) == (best["weight"], best["bonus"])
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", weight="bold" if is_best else None)
+    figure.colorbar(image, ax=axes)
+    return figure
+
+
+@door
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", type=Path, help="a CTC checkpoint")
+    parser.add_argument("data_dir", type=Path, help="the dev set: a folder with audio/ and transcriptions/")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--words", type=Path, metavar="LM", help="a language model of words")
+    kind.add_argument("--tokens", type=Path, metavar="LM", help="a language model of the checkpoint's tokens")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    parser.add_argument("--bonuses", type=float, nargs="+", default=[0, 0.5, 1.0, 1.5])
+    parser.add_argument(
+        "--unknown-penalty", type=float, default=-5.0, help="of words that --words does not have"
+    )
+    parser.add_argument("--beam-size", type=int, default=16)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, required=True, help="the decoder YAML to write")
+    arguments = parser.parse_args()
+    if arguments.out.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--out {arguments.out}: must end in .yaml")
+
+    checkpoint = Checkpoint.open(arguments.checkpoint)
+    recognizer = Recognizer.load(checkpoint.path, device=arguments.device)
+    if not isinstance(recognizer.model, CTCModel):
+        raise UserError(
+            f"{arguments.checkpoint}: is a {type(recognizer.model).__name__}; fusion is tuned for CTC models"
+        )
+    tokens = recognizer.text_encoder.tokens
+    if arguments.words:
+        about = {"lm": str(arguments.words), "unknown_penalty": arguments.unknown_penalty}
+        scorer = WordNGramScorer(**about, tokens=tokens)
+    else:
+        about = {"lm": str(arguments.tokens)}
+        scorer = TokenNGramScorer(**about, tokens=tokens)
+    about = {"_target_": f"src.lm.{type(scorer).__name__}", **about}
+    bonus_scorer = LengthBonus(len(tokens))
+
+    dataset = CustomDirDataset(arguments.data_dir)
+    paths = [Path(dataset.entry(row).path) for row in range(len(dataset))]
+    recordings = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = hashlib.sha256(repr((checkpoint.fingerprint(), recordings)).encode()).hexdigest()[:12]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    heard = acoustic_scores(
+        recognizer, dataset, arguments.out.with_name(f"acoustic_scores_{name}.safetensors")
+    )
+    references = {i: normalize(t) for i, t in zip(dataset.ids, dataset.texts, strict=True) if t is not None}
+    ids = sorted(heard.keys() & references.keys(), key=lambda i: len(heard[i]))
+    if not ids:
+        raise UserError(f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both")
+    truth, scores = [references[i] for i in ids], [heard[i] for i in ids]
+
+    rows = []
+    grid = sorted(product(set(arguments.weights), set(arguments.bonuses)))
+    for weight, bonus in progress_bar(grid, desc="tuning", unit="point"):
+        search = CTCBeamSearch(arguments.beam_size, scorers=[(scorer, weight), (bonus_scorer, bonus)])
+        rates = corpus_error_rates(
+            truth, searched(search, scores, recognizer.text_encoder, recognizer.model.device)
+        )
+        rows.append({"weight": weight, "bonus": bonus, "wer": rates["wer"], "cer": rates["cer"]})
+    best = min(rows, key=lambda row: (row["wer"], row["cer"]))
+    bonus_about = {"_target_": "src.decoding.LengthBonus"}
+    settings = {
+        "_target_": "src.decoding.CTCBeamSearch",
+        "beam_size": arguments.beam_size,
+        "scorers": [[about, best["weight"]], [bonus_about, best["bonus"]]],
+    }
+    summary = (
+        f"WER {100 * best['wer']:.2f} %  CER {100 * best['cer']:.2f} % on {len(ids)} clips of {dataset.name}"
+    )
+    arguments.out.write_text(f"# {summary}\n" + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    table = arguments.out.with_suffix(".json")
+    table.write_text(json.dumps({"best": best, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    picture = arguments.out.with_suffix(".png")
+    surface(rows, best).savefig(picture, dpi=120)
+    print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
+    print(f"wrote {arguments.out}, {table}, {picture}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A second opinion on the n-best list of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from src.decoding.hypothesis import Hypothesis
+from src.decoding.scorer import Scorer
+from src.decoding.settings import require, require_scorers
+
+
+class NBestRescoring:
+    """Adds scorers that are too slow for every frame to the scores of what another search found, and sorts anew.
+
+    Args:
+        search: finds the hypotheses.
+        scorers: pairs (``Scorer``, weight), as the beam searches take them.
+
+    Raises ``UserError`` for a search or scorers that are none.
+
+    Example:
+        >>> from src.decoding import CTCBeamSearch, LengthBonus
+        >>> log_probs = torch.tensor([[[0.6, 0.4], [0.9, 0.1]]]).log()
+        >>> search = NBestRescoring(CTCBeamSearch(4), [(LengthBonus(2), 1.0)])
+        >>> [hypothesis.tokens for hypothesis in search(log_probs, torch.tensor([2]))[0]]
+        [[1], []]
+    """
+
+    def __init__(self, search: Any, scorers: Sequence[tuple[Scorer, float]]) -> None:
+        require(callable(search), "search", search, "a search")
+        require_scorers(scorers)
+        self.search, self.scorers = search, tuple(scorers)
+
+    def __call__(self, *inputs: Any) -> list[list[Hypothesis]]:
+        """What the search takes -> per utterance its hypotheses, best first by the new score."""
+        found = self.search(*inputs)
+        flat = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+        device = next((value.device for value in inputs if isinstance(value, Tensor)), torch.device("cpu"))
+        points = self._points([hypothesis.tokens for hypothesis in flat], device)
+        for hypothesis, more in zip(flat, points, strict=True):
+            hypothesis.score += more
+            hypothesis.parts["rescoring"] = more
+        return [sorted(hypotheses, key=lambda hypothesis: -hypothesis.score) for hypotheses in found]
+
+    @torch.inference_mode()
+    def _points(self, texts: list[list[int]], device: torch.device) -> list[float]:
+        """Weighted scores of whole texts, all of them at once, token by token."""
+        rows = pad_sequence([torch.tensor([*text, -1]) for text in texts], batch_first=True, padding_value=-1)
+        rows = rows.to(device)
+        same = torch.zeros(len(texts), 1, dtype=torch.long, device=device)
+        total = torch.zeros(len(texts), 1, dtype=torch.float64, device=device)
+        for scorer, weight in self.scorers:
+            scorer.to(device)
+            state = scorer.start(len(texts))
+            for tokens in rows.split(1, dim=1):
+                points = scorer.score(state).gather(2, tokens.clamp_min(0).unsqueeze(2)).squeeze(2)
+                total += weight * torch.where(tokens >= 0, points, 0.0)
+                state = scorer.advance(state, same, tokens)
+            total += weight * scorer.finish(state)
+        return total.squeeze(1).tolist()

@@ -1,0 +1,131 @@
+"""A small recurrent language model of tokens, and its place in a beam search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from src.decoding.scorer import touched
+from src.utils.errors import UserError
+
+__all__ = ["LSTMLanguageModel"]  # what a checkpoint may name
+
+
+class LSTMLanguageModel(nn.Module):
+    """P(token | tokens before): embedding, LSTM layers, and the embedding again as the output layer (Press and Wolf,
+    arXiv 1608.05859). Token 0 begins and ends a sentence.
+
+    Args:
+        vocab_size: V, token 0 included.
+        dim: of embedding and layers, D.
+        num_layers: of the LSTM, L.
+        dropout: on the embedding, between layers and before the output.
+
+    Example:
+        >>> lm = LSTMLanguageModel(vocab_size=5, dim=8)
+        >>> lm(torch.tensor([[1, 2, 3]]), torch.tensor([3]))["log_probs"].shape  # of 3 tokens and the end
+        torch.Size([1, 4, 5])
+    """
+
+    def __init__(self, vocab_size: int, dim: int = 512, num_layers: int = 2, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
+        self.lstm = nn.LSTM(
+            dim, dim, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    @property
+    def device(self) -> torch.device:
+        return self.bias.device
+
+    def forward(self, tokens: Tensor, token_lengths: Tensor, **batch) -> dict[str, Tensor]:
+        """tokens [B, U], token_lengths [B] -> log_probs [B, U + 1, V] (float32) of each token and of the end."""
+        begin = tokens.new_zeros(len(tokens), 1)
+        hidden, _ = self.lstm(self.dropout(self.embedding(torch.cat([begin, tokens], 1))))
+        return {"log_probs": self._log_probs(self.dropout(hidden))}
+
+    def begin(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """The state before a sentence: hidden and cell, [batch, L * D] each."""
+        size = self.lstm.num_layers * self.lstm.hidden_size
+        return (torch.zeros(batch_size, size, device=self.device),) * 2
+
+    def step(self, tokens: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens [n] and the state before them -> log_probs [n, V] of what comes next, and the state after them."""
+        n, L = len(tokens), self.lstm.num_layers
+        state = tuple(
+            part.view(n, L, self.lstm.hidden_size).transpose(0, 1).contiguous() for part in (hidden, cell)
+        )
+        output, state = self.lstm(self.embedding(tokens)[:, None], state)
+        hidden, cell = (part.transpose(0, 1).flatten(1) for part in state)
+        return self._log_probs(output[:, 0]), hidden, cell
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden, self.embedding.weight, self.bias).float().log_softmax(-1)
+
+
+class _Texts(NamedTuple):
+    """The state of ``NeuralScorer``."""
+
+    hidden: Tensor  # [B, K, L * D]
+    cell: Tensor  # [B, K, L * D]
+    log_probs: Tensor  # [B, K, V] of every next token; column 0: of the end
+
+
+class NeuralScorer:
+    """log P(token | tokens before) of a trained language model, added with every token.
+
+    Args:
+        lm: the model, or the checkpoint or run that ``train.py -cn=lm`` made.
+        tokens: of the recogniser's tokenizer, which must be the model's.
+
+    Raises ``UserError`` for no such checkpoint, or one with other tokens.
+    """
+
+    def __init__(self, lm: LSTMLanguageModel | str | Path, tokens: Sequence[str]) -> None:
+        if not isinstance(lm, LSTMLanguageModel):
+            from src.checkpoint import Checkpoint  # which knows this room
+
+            checkpoint = Checkpoint.open(lm)
+            if checkpoint.text_encoder().tokens != list(tokens):
+                raise UserError(
+                    f"{lm}: its tokens are not the recogniser's; train it with the recogniser's tokenizer"
+                )
+            lm = checkpoint.model(LSTMLanguageModel)
+        self.lm = lm.eval()
+
+    def to(self, device: torch.device | str) -> NeuralScorer:
+        self.lm.to(device)
+        return self
+
+    @torch.inference_mode()
+    def start(self, batch_size: int) -> _Texts:
+        begin = torch.zeros(batch_size, dtype=torch.long, device=self.lm.device)
+        log_probs, hidden, cell = self.lm.step(begin, *self.lm.begin(batch_size))
+        return _Texts(*(part[:, None] for part in (hidden, cell, log_probs)))
+
+    def score(self, state: _Texts) -> Tensor:
+        return state.log_probs
+
+    @torch.inference_mode()
+    def advance(self, state: _Texts, parents: Tensor, tokens: Tensor) -> _Texts:
+        hidden, cell, log_probs = (
+            part.gather(1, parents.unsqueeze(2).expand(-1, -1, part.size(2))).flatten(0, 1) for part in state
+        )
+        slots = touched(tokens)
+        grows = tokens.flatten()[slots, None] >= 0
+        old = hidden[slots], cell[slots], log_probs[slots]
+        next_log_probs, *after = self.lm.step(tokens.flatten()[slots].clamp_min(0), *old[:2])
+        for part, before, now in zip((hidden, cell, log_probs), old, (*after, next_log_probs), strict=True):
+            part[slots] = torch.where(grows, now, before)
+        return _Texts(*(part.unflatten(0, parents.shape) for part in (hidden, cell, log_probs)))
+
+    def finish(self, state: _Texts) -> Tensor:
+        """[B, K]: the end of the sentence."""
+        return state.log_probs[..., 0]
