@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 UNKNOWN, BEGIN, END = 0, 1, 2  # ids of <unk>, <s> and </s>
+LARGEST_CODE = 2**62
 
 
 @dataclass
@@ -31,13 +32,14 @@ class Level:
         return self.words.shape[1]
 
 
-def padded_ngrams(sentences: np.ndarray, lengths: np.ndarray, order: int) -> np.ndarray:
-    """sentences [sum of lengths] of word ids, one after the other -> [tokens, order] n-grams that end in each token.
+def padded(sentences: np.ndarray, lengths: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """sentences [sum of lengths] of word ids, one after the other -> the same line with marks, and where n-grams end.
 
     Every sentence gets order - 1 begin marks (one for order 1) and an end mark; begin marks end no n-gram.
 
-    >>> padded_ngrams(np.array([5, 6]), np.array([2]), order=2).tolist()
-    [[1, 5], [5, 6], [6, 2]]
+    >>> line, ends = padded(np.array([5, 6]), np.array([2]), order=3)
+    >>> line.tolist(), ends.tolist()
+    ([1, 1, 5, 6, 2], [2, 3, 4])
     """
     pad = max(1, order - 1)
     starts = np.concatenate([[0], np.cumsum(lengths + pad + 1)])
@@ -45,19 +47,42 @@ def padded_ngrams(sentences: np.ndarray, lengths: np.ndarray, order: int) -> np.
     inside = np.ones(len(line), bool)
     for mark in range(pad):
         inside[starts[:-1] + mark] = False
-    line[starts[1:] - 1] = END
-    is_word = inside.copy()
-    is_word[starts[1:] - 1] = False
-    line[is_word] = sentences
     ends = np.flatnonzero(inside)
-    return np.stack([line[ends - back] for back in reversed(range(order))], axis=1)
+    line[starts[1:] - 1] = END
+    inside[starts[1:] - 1] = False
+    line[inside] = sentences
+    return line, ends
+
+
+def distinct_ngrams(
+    line: np.ndarray, ends: np.ndarray, order: int, vocab_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The n-grams that end at ``ends``, each once, sorted [M, order], and how often each is there [M].
+
+    >>> distinct_ngrams(np.array([1, 5, 5, 5, 2]), np.array([1, 2, 3, 4]), 2, 10)[0].tolist()
+    [[1, 5], [5, 2], [5, 5]]
+    """
+    columns = (line[ends - back] for back in reversed(range(order)))
+    if vocab_size**order >= LARGEST_CODE:
+        rows = np.stack(list(columns), axis=1)
+        first, counts = np.unique(row_codes(rows, vocab_size), return_index=True, return_counts=True)[1:]
+        return rows[first], counts
+    code = np.zeros(len(ends), np.int64)
+    for column in columns:
+        code *= vocab_size
+        code += column
+    code, counts = np.unique(code, return_counts=True)
+    rows = np.empty((len(code), order), np.int32)
+    for position in reversed(range(order)):
+        code, rows[:, position] = np.divmod(code, vocab_size)
+    return rows, counts
 
 
 def row_codes(rows: np.ndarray, vocab_size: int) -> np.ndarray:
     """rows [M, n] of ids below vocab_size -> [M] int64 in the rows' lexicographic order, equal where they are equal."""
     code, span = rows[:, 0].astype(np.int64), vocab_size
     for column in range(1, rows.shape[1]):
-        if span * vocab_size >= 2**62:
+        if span * vocab_size >= LARGEST_CODE:
             distinct, code = np.unique(code, return_inverse=True)
             span = len(distinct)
         code = code * vocab_size + rows[:, column]
@@ -65,16 +90,14 @@ def row_codes(rows: np.ndarray, vocab_size: int) -> np.ndarray:
     return code
 
 
-def count_levels(ngrams: np.ndarray, vocab_size: int) -> list[Level]:
-    """ngrams [tokens, N] of ``padded_ngrams`` -> levels of order 1 to N; the first one has every word, in its order.
+def count_levels(rows: np.ndarray, raw: np.ndarray, vocab_size: int) -> list[Level]:
+    """N-grams and counts of ``distinct_ngrams`` -> levels of order 1 to N; the first has every word, in its order.
 
     An n-gram below the highest order counts the distinct words on its left, unless it begins the sentence.
     """
-    first, raw = np.unique(row_codes(ngrams, vocab_size), return_index=True, return_counts=True)[1:]
-    rows = ngrams[first]
     count = raw
     tables = []  # of the highest order first: rows with those that only pad, sorted
-    for order in range(ngrams.shape[1], 0, -1):
+    for order in range(rows.shape[1], 0, -1):
         only_pads = (rows[:, 0] == BEGIN) & (rows[:, min(1, order - 1)] == BEGIN) & (order > 1)
         table = {"words": rows[~only_pads], "raw": raw[~only_pads], "count": count[~only_pads]}
         tables.append(table)

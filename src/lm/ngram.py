@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from src.lm.arpa import Table, read_arpa, write_arpa
-from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, estimate, padded_ngrams
+from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, distinct_ngrams, estimate, padded
 from src.lm.trie import Trie
 from src.utils.errors import UserError
 
@@ -102,6 +102,12 @@ class NGramLM:
     def ids(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words)}
 
+    @cached_property
+    def context(self) -> Tensor:
+        """[M + 1] what is left of a node as a context: itself, of the highest order without its first word."""
+        nodes = torch.arange(len(self.suffix), device=self.suffix.device)
+        return torch.where(nodes >= self.starts[-2], self.suffix, nodes)
+
     @classmethod
     def estimate(cls, lines: Iterable[str], order: int = 3, prune: list[int] | None = None) -> NGramLM:
         """Interpolated modified Kneser-Ney over lines of words separated by white space.
@@ -121,7 +127,8 @@ class NGramLM:
         words, sentences, lengths = numbered(lines)
         if not len(sentences):
             raise UserError("the text has no words to estimate a language model from")
-        levels = count_levels(padded_ngrams(sentences, lengths, order), len(words))
+        rows, counts = distinct_ngrams(*padded(sentences, lengths, order), order, len(words))
+        levels = count_levels(rows, counts, len(words))
         return cls._from_levels(words, levels, prune)
 
     @classmethod
@@ -185,6 +192,8 @@ class NGramLM:
 
     def to(self, device: torch.device | str) -> NGramLM:
         """Moves its tensors."""
+        if torch.device(device) != self.keys.device:
+            self.__dict__.pop("context", None)
         for name in ("keys", "log_prob", "backoff", "suffix"):
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -207,20 +216,19 @@ class NGramLM:
 
     def advance(self, nodes: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
         """Context nodes and next words (ids), any shape -> log10 P(word | context) and the nodes after the words."""
-        V, last_order = len(self.words), self.starts[-2]
-        total = torch.zeros(nodes.shape, dtype=torch.float64, device=nodes.device)
-        found = torch.zeros_like(nodes)
-        for _ in range(self.order):
-            wanted = nodes * V + words
-            at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-            hit = (self.keys[at] == wanted) & (found == 0)
-            found = torch.where(hit, at + 1, found)
-            waits = found == 0
-            total = total + torch.where(
-                hit, self.log_prob[at + 1], torch.where(waits, self.backoff[nodes], 0.0)
-            )
-            nodes = torch.where(waits, self.suffix[nodes], nodes)
-        return total, torch.where(found >= last_order, self.suffix[found], found)
+        chain = [nodes]  # ever shorter contexts, down to the empty one, which knows every word
+        for _ in range(self.order - 1):
+            chain.append(self.suffix[chain[-1]])
+        contexts = torch.stack(chain)
+        wanted = contexts * len(self.words) + words
+        at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
+        first = (
+            (self.keys[at] == wanted).byte().argmax(0, keepdim=True)
+        )  # the longest context that has the word
+        found = 1 + at.gather(0, first).squeeze(0)
+        weights = self.backoff[contexts].double()
+        skipped = (weights.cumsum(0) - weights).gather(0, first).squeeze(0)
+        return skipped + self.log_prob[found], self.context[found]
 
     def score(self, sentence: str) -> float:
         """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,24 +29,32 @@ LEAST_SHARE_OF_TOKENS = 0.5
 
 
 def word_hash(letters: str) -> int:
-    """A 64-bit name of a word, of which ``hash(ab) = hash(a) * BASE ** len(b) + hash(b)``; 0 for no letters."""
+    """A 64-bit name of letters, of which ``hash(ab) = hash(a) * BASE ** len(b) + hash(b)``; 0 for no letters."""
     value = 0
     for letter in letters:
         value = (value * BASE + ord(letter) + 1) % 2**64
+    return _signed(value)
+
+
+def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
 class _Words(NamedTuple):
-    """The state of ``WordNGramScorer``, [B, K] each."""
+    """The state of ``WordNGramScorer``."""
 
-    node: Tensor  # the language model's context before the open word
-    open: Tensor  # hash of the open word's letters; 0: there are none
-    points: Tensor  # of the open word, should it end here
-    after: Tensor  # the language model's context then
+    # [B, K, 3]: the language model's context before the open word, that after it should it end here, and which
+    # beginning of a word its letters are (UNWRITABLE: none, it has been charged as an unknown word)
+    ids: Tensor
+    # [B, K, 3] points of the open word should it end here, of an unknown word in its place, and of one after it
+    points: Tensor
 
 
 class WordNGramScorer:
-    """P(word | words before) of a word-level model, added when a word ends; for characters and for BPE.
+    """P(word | words before) of a word-level model, for characters and for BPE.
+
+    A word is charged when it ends; one that the model does not have already when its letters begin no known word, so
+    that such a hypothesis does not live at the expense of others until then.
 
     Args:
         lm: the language model, or its file. Its words are folded to lower case, as texts are.
@@ -62,78 +69,119 @@ class WordNGramScorer:
         self, lm: NGramLM | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
     ) -> None:
         require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
-        self.lm = lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        self.lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
         self.unknown_penalty = unknown_penalty
-        alphabet = {letter for token in tokens for letter in token.removeprefix(WORD_START)}
-        ids: dict[str, int] = {}
-        spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
-        for word, number in sorted(spelled, key=lambda pair: -float(lm.log_prob[1 + pair[1]])):
-            if alphabet.issuperset(word):
-                ids.setdefault(word, number)  # "May" and "may": the more frequent one
-        if len(ids) < LEAST_SHARE_OF_WORDS * len(spelled):
-            example = next((word for word, _ in spelled if word not in ids), "")
-            raise UserError(
-                f"the language model's words (such as '{example}') cannot be written with the tokenizer's letters; "
-                "take a model of the same language and alphabet"
-            )
-        hashes = np.array([word_hash(word) for word in ids], np.int64)
-        rank = np.argsort(hashes)
-        self.hashes = torch.from_numpy(hashes[rank])
-        self.words = torch.from_numpy(np.array(list(ids.values()), np.int64)[rank])
+        words = _writable_words(self.lm, tokens)
+        beginnings = {word[:end] for word in words for end in range(len(word) + 1)}
+        by_hash = sorted((word_hash(letters), letters) for letters in beginnings)
+        node_of = {letters: node for node, (_, letters) in enumerate(by_hash)}
+        self.hashes = torch.tensor([number for number, _ in by_hash])  # of the beginnings, ascending
+        self.root = node_of[""]
+        self.word = torch.tensor([words.get(letters, UNKNOWN) for _, letters in by_hash])
         # Token 0 is blank or the end of the sentence: it changes no word.
-        letters = ["", *(token.removeprefix(WORD_START) for token in tokens[1:])]
+        spelled = ["", *(token.removeprefix(WORD_START) for token in tokens[1:])]
         self.starts_word = torch.tensor([False, *(token.startswith(WORD_START) for token in tokens[1:])])
-        self.letters = torch.tensor([word_hash(text) for text in letters])
-        self.shifts = torch.tensor([_signed(pow(BASE, len(text), 2**64)) for text in letters])
+        self.letters = torch.tensor([word_hash(text) for text in spelled])
+        self.shifts = torch.tensor([_signed(pow(BASE, len(text), 2**64)) for text in spelled])
+        # Whether a token makes a word unknown: one that goes on with these letters [nodes + 1, V], one that it begins.
+        self.breaks = torch.ones(len(by_hash) + 1, len(tokens), dtype=torch.bool)
+        going_on = {text: v for v, text in enumerate(spelled) if text and not self.starts_word[v]}
+        lengths = sorted({len(text) for text in going_on})
+        pairs = [
+            (node_of[letters[:-length]], going_on[letters[-length:]])
+            for letters in beginnings
+            for length in lengths
+            if length <= len(letters) and letters[-length:] in going_on
+        ]
+        nodes, columns = torch.tensor(pairs, dtype=torch.long).view(-1, 2).T
+        self.breaks[nodes, columns] = False
+        self.breaks[:, self.starts_word] = torch.tensor([text not in node_of for text in spelled])[
+            self.starts_word
+        ]
+        self.breaks[-1, ~self.starts_word] = False  # it has been charged
+        self.breaks[:, 0] = False
 
     def to(self, device: torch.device | str) -> WordNGramScorer:
         self.lm.to(device)
-        for name in ("hashes", "words", "starts_word", "letters", "shifts"):
+        for name in ("hashes", "word", "starts_word", "letters", "shifts", "breaks"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
     def start(self, batch_size: int) -> _Words:
-        node = torch.full((batch_size, 1), self.lm.begin, device=self.hashes.device)
-        empty = torch.zeros_like(node)
-        return _Words(node, empty, torch.zeros_like(node, dtype=torch.float64), node)
+        device = self.hashes.device
+        begin = torch.full((batch_size, 1), self.lm.begin, device=device)
+        unknown = self._unknown(begin)[0]
+        root = torch.full_like(begin, self.root)
+        points = torch.stack([torch.zeros_like(unknown), unknown, unknown], 2)
+        return _Words(torch.stack([begin, begin, root], 2), points)
 
     def score(self, state: _Words) -> Tensor:
         """[B, K, V]: a token that begins a word ends the one before it."""
-        return torch.where(self.starts_word, state.points.unsqueeze(-1), 0.0)
+        ends, unknown, unknown_after = state.points.float().unsqueeze(2).unbind(3)
+        breaks = self.breaks[state.ids[..., 2]]
+        return torch.where(self.starts_word, ends + breaks * unknown_after, breaks * unknown)
 
     def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
-        state = _Words(*(part.gather(1, parents) for part in state))
+        where = parents.unsqueeze(2).expand(-1, -1, 3)
+        ids, points = state.ids.gather(1, where), state.points.gather(1, where)
         slots = touched(tokens)
         token = tokens.flatten()[slots]
-        grows, token = token >= 0, token.clamp_min(0)
-        node, open_, points, after = (part.flatten()[slots] for part in state)
-        starts = self.starts_word[token] & grows
-        node = torch.where(starts, after, node)
-        letters = torch.where(starts, 0, open_) * self.shifts[token] + self.letters[token]
-        letters = torch.where(grows, letters, open_)
-        new_points, new_after = self._close(node, letters)
-        points, after = torch.where(grows, new_points, points), torch.where(grows, new_after, after)
-        for part, values in zip(state, (node, letters, points, after), strict=True):
-            part.view(-1)[slots] = values
-        return state
+        grows = token[:, None] >= 0
+        old = ids.flatten(0, 1)[slots], points.flatten(0, 1)[slots]
+        new = self._grown(*old[0].unbind(1), token.clamp_min(0))
+        for part, before, now in zip((ids, points), old, new, strict=True):
+            part.view(-1, 3)[slots] = torch.where(grows, now, before)
+        return _Words(ids, points)
 
     def finish(self, state: _Words) -> Tensor:
         """[B, K]: the open word, and the end of the sentence."""
-        end, _ = self.lm.advance(state.after, torch.full_like(state.after, END))
-        return state.points + LN_10 * end
+        after = state.ids[..., 1]
+        end, _ = self.lm.advance(after, torch.full_like(after, END))
+        return state.points[..., 0] + LN_10 * end
 
-    def _close(self, nodes: Tensor, letters: Tensor) -> tuple[Tensor, Tensor]:
-        """Points and contexts after the words of these letters; no letters are no word."""
-        at = torch.searchsorted(self.hashes, letters).clamp(max=len(self.hashes) - 1)
-        known = self.hashes[at] == letters
-        points, after = self.lm.advance(nodes, torch.where(known, self.words[at], UNKNOWN))
-        points = LN_10 * points + torch.where(known, 0.0, self.unknown_penalty)
-        is_word = letters != 0
-        return torch.where(is_word, points, 0.0), torch.where(is_word, after, nodes)
+    def _unknown(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of an unknown word, and the contexts after it."""
+        points, after = self.lm.advance(contexts, torch.full_like(contexts, UNKNOWN))
+        return LN_10 * points + self.unknown_penalty, after
+
+    def _grown(self, context: Tensor, after: Tensor, node: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens."""
+        starts, unwritable = self.starts_word[token], len(self.hashes)
+        context = torch.where(starts, after, context)
+        node = torch.where(starts, self.root, node)
+        was_charged = node == unwritable
+        letters = self.hashes[node.clamp_max(unwritable - 1)] * self.shifts[token] + self.letters[token]
+        at = torch.searchsorted(self.hashes, letters).clamp_(max=unwritable - 1)
+        is_open = (self.hashes[at] == letters) & ~was_charged
+        node = torch.where(is_open, at, unwritable)
+        unknown, after_unknown = self._unknown(context)
+        context = torch.where(is_open | was_charged, context, after_unknown)
+        word = torch.where(is_open, self.word[at], UNKNOWN)
+        ends, after = self.lm.advance(context, word)
+        is_word, is_empty = word != UNKNOWN, node == self.root
+        ends = torch.where(is_word, LN_10 * ends, unknown).masked_fill(~is_open | is_empty, 0.0)
+        after = torch.where(is_word, after, after_unknown)
+        after = torch.where(is_open & ~is_empty, after, context)
+        points = torch.stack([ends, unknown.masked_fill(~is_open, 0.0), self._unknown(after)[0]], 1)
+        return torch.stack([context, after, node], 1), points
 
 
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
+def _writable_words(lm: NGramLM, tokens: Sequence[str]) -> dict[str, int]:
+    """The model's words that the tokens can write, in lower case, and their ids."""
+    alphabet = {letter for token in tokens for letter in token.removeprefix(WORD_START)}
+    ids: dict[str, int] = {}
+    spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
+    chances = lm.log_prob[1 : 1 + len(lm.words)].tolist()
+    for word, number in sorted(spelled, key=lambda pair: -chances[pair[1]]):
+        if alphabet.issuperset(word):
+            ids.setdefault(word, number)  # "May" and "may": the more frequent one
+    if len(ids) < LEAST_SHARE_OF_WORDS * len(spelled):
+        example = next((word for word, _ in spelled if word not in ids), "")
+        raise UserError(
+            f"the language model's words (such as '{example}') cannot be written with the tokenizer's letters; "
+            "take a model of the same language and alphabet"
+        )
+    return ids
 
 
 class _Tokens(NamedTuple):

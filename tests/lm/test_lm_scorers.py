@@ -82,3 +82,28 @@ def test_every_next_token_at_once_is_one_after_the_other():
 def test_a_model_of_words_is_no_model_of_tokens():
     with pytest.raises(UserError, match="knows 2 of the tokenizer's 28 tokens"):
         TokenNGramScorer(NGramLM.estimate(LINES, order=2), ["<blank>", "▁", *"'abcdefghijklmnopqrstuvwxyz"])
+
+
+def test_an_unknown_word_is_charged_when_its_letters_begin_no_known_one():
+    """Not only at its end: until then it would push known words out of a small beam."""
+    lm = NGramLM.estimate(["ab ab", "ab abab"], order=2)
+    scorer = WordNGramScorer(lm, CHARACTERS, unknown_penalty=-50.0)
+    state = scorer.start(1)
+    for token, points in ((2, 0), (3, 0), (3, -50), (2, 0)):  # "ab" goes on, "abb" does not
+        assert float(scorer.score(state)[0, 0, token]) == pytest.approx(points, abs=10)
+        state = scorer.advance(state, torch.tensor([[0]]), torch.tensor([[token]]))
+    assert float(scorer.score(state)[0, 0, 1]) == 0  # it has been charged
+    state = scorer.advance(state, torch.tensor([[0]]), torch.tensor([[1]]))
+    assert float(scorer.score(state)[0, 0, 3]) == pytest.approx(-50, abs=10)  # nothing begins with b
+
+
+def test_a_model_that_the_tokens_write_in_one_piece():
+    """Pieces that are whole words, and none that goes on."""
+    lm = NGramLM.estimate(["ab ab", "ab b"], order=2)
+    pieces = ["<blank>", "▁ab", "▁b"]
+    log_probs = torch.tensor([[[0.1, 0.5, 0.4]]]).log()
+    found = CTCBeamSearch(8, scorers=[(WordNGramScorer(lm, pieces), 1.0)])(log_probs, torch.tensor([1]))[0]
+    assert {tuple(h.tokens): h.score for h in found} == {
+        tokens: pytest.approx(math.log(p) + math.log(10) * lm.score(text), abs=1e-5)
+        for tokens, p, text in (((), 0.1, ""), ((1,), 0.5, "ab"), ((2,), 0.4, "b"))
+    }

@@ -3,12 +3,14 @@ from __future__ import annotations
 import gzip
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.lm import NGramLM
+from src.lm.kneser_ney import count_levels, distinct_ngrams, padded
 from src.lm.ngram import SPECIAL
 from src.utils.errors import UserError
 
@@ -171,3 +173,16 @@ def test_unigrams_score_every_word_alone():
     lm = NGramLM.estimate(["a b", "a"], order=1)
     p = dict(zip(lm.words, distribution(lm, 0).tolist(), strict=True))
     assert lm.score("b a") == pytest.approx(math.log10(p["b"] * p["a"] * p["</s>"]), abs=1e-5)
+
+
+def test_vocabularies_too_large_for_a_number_an_ngram_give_the_same_counts():
+    rng = np.random.default_rng(0)
+    line, ends = padded(rng.integers(3, 9, 200), np.array([120, 0, 80]), order=4)
+    rows, counts = distinct_ngrams(line, ends, 4, vocab_size=9)
+    same_rows, same_counts = distinct_ngrams(line, ends, 4, vocab_size=2**30)
+    np.testing.assert_array_equal(rows, same_rows)
+    np.testing.assert_array_equal(counts, same_counts)
+    small, large = count_levels(rows, counts, 9), count_levels(rows, counts, 2**20)
+    for one, other in zip(small[1:], large[1:], strict=True):
+        np.testing.assert_array_equal(one.words, other.words)
+        np.testing.assert_array_equal(one.count, other.count)

@@ -1,0 +1,263 @@
+"""Utterances that a CTC beam search decodes in a second: Lectern's, and those of other packages, one after the other.
+
+    pip install -r benchmarks/requirements.txt && pip install --no-deps pyctcdecode pygtrie
+    python -m benchmarks.ctc_search --json search.json
+    python -m benchmarks.ctc_search --lm words.arpa --posteriors real --data MY_DEV   # pip install kenlm, too
+
+Posteriors: ``real`` (what a checkpoint hears in clips, several one after the other), ``peaky`` (made up: seven frames
+of ten are blank, as a trained model's) and ``flat`` (noise). Each search gets the same ones, in the batch that it
+takes: Lectern's all at once, the others one at a time. The score is the mean of log P(best text), summed over all
+alignments (and the language model's part), so that pruning shows; with ``real`` there is a WER, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from src.datasets import CustomDirDataset
+from src.decoding import CTCBeamSearch, CTCGreedySearch, PyCTCDecodeSearch
+from src.lm import NGramLM, WordNGramScorer
+from src.metrics import corpus_error_rates
+from src.recognizer import Recognizer
+from src.text_encoder import CharTextEncoder, normalize
+
+ROOT = Path(__file__).parents[1]
+LM_WEIGHT = 0.5
+UNKNOWN_LOG10 = -10.0  # what pyctcdecode adds for words that its language model lacks
+NOTHING = -1e9
+Texts = list[list[int]]
+Search = Callable[[Tensor, Tensor], Texts]
+
+
+@dataclass
+class Posteriors:
+    """log_probs [B, T, V], lengths [B], the tokens by id, and what was said where that is known."""
+
+    name: str
+    log_probs: Tensor
+    lengths: Tensor
+    tokens: list[str]
+    references: list[str] | None = None
+
+    def text(self, tokens: list[int]) -> str:
+        return " ".join("".join(self.tokens[token] for token in tokens).replace("▁", " ").split())
+
+
+def made_up_tokens(vocabulary: int) -> list[str]:
+    """The character tokenizer's where the number fits; else signs."""
+    tokens = CharTextEncoder().tokens
+    return (
+        tokens
+        if vocabulary == len(tokens)
+        else ["", *(chr(0x4E00 + number) for number in range(vocabulary - 1))]
+    )
+
+
+def peaky(batch: int, frames: int, vocabulary: int) -> Posteriors:
+    """One token stands out in each frame, mostly the blank; now and then two are nearly alike."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(batch, frames, vocabulary, generator=generator)
+    token = torch.randint(1, vocabulary, (batch, frames), generator=generator)
+    best = torch.where(torch.rand(batch, frames, generator=generator) < 0.7, 0, token).unsqueeze(2)
+    height = 4 + 8 * torch.rand(batch, frames, 1, generator=generator)
+    log_probs = logits.scatter_add(2, best, height).log_softmax(-1)
+    return Posteriors("peaky", log_probs, torch.full((batch,), frames), made_up_tokens(vocabulary))
+
+
+def flat(batch: int, frames: int, vocabulary: int) -> Posteriors:
+    generator = torch.Generator().manual_seed(1)
+    log_probs = torch.randn(batch, frames, vocabulary, generator=generator).log_softmax(-1)
+    return Posteriors("flat", log_probs, torch.full((batch,), frames), made_up_tokens(vocabulary))
+
+
+def real(batch: int, frames: int, checkpoint: Path, data: Path) -> Posteriors:
+    """Clips one after the other, as many as fit into so many frames; each row begins with another clip."""
+    recognizer = Recognizer.load(checkpoint)
+    dataset = CustomDirDataset(data)
+    clips = []
+    for row in range(min(len(dataset), 200)):
+        utterance = dataset[row]
+        batch_of_one = {
+            "audio": torch.from_numpy(utterance.audio)[None],
+            "audio_lengths": torch.tensor([len(utterance.audio)]),
+        }
+        log_probs, _ = recognizer.model.search_inputs(recognizer.listen(batch_of_one))
+        if log_probs.size(1) <= frames:
+            clips.append((log_probs[0], normalize(utterance.text or "")))
+    rows, references = [], []
+    tokens = recognizer.text_encoder.tokens
+    space = torch.full((1, len(tokens)), 1e-6)  # a frame between clips, so that their words stay apart
+    space[0, tokens.index("▁") if "▁" in tokens else 0] = 1.0
+    step = max(1, len(clips) // batch)
+    for first in range(batch):
+        pieces, words, count = [], [], 0
+        for log_probs, text in islice(cycle(clips), first * step, first * step + 100):
+            if count + len(log_probs) >= frames:
+                break
+            pieces += [space.log(), log_probs] if pieces else [log_probs]
+            words.append(text)
+            count += len(log_probs) + 1
+        rows.append(torch.cat(pieces))
+        references.append(" ".join(words))
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows])
+    return Posteriors("real", padded, lengths, recognizer.text_encoder.tokens, references)
+
+
+def greedy(log_probs: Tensor, lengths: Tensor) -> Texts:
+    return [found[0].tokens for found in CTCGreedySearch()(log_probs, lengths)]
+
+
+def lectern(**settings) -> Search:
+    search = CTCBeamSearch(**settings)
+    return lambda log_probs, lengths: [found[0].tokens for found in search(log_probs, lengths)]
+
+
+def pyctcdecode(tokens: list[str], beam_size: int, lm: Path | None, prunes: bool) -> Search:
+    limits = {} if prunes else {"token_min_log_prob": NOTHING, "beam_prune_log_prob": NOTHING}
+    path = None if lm is None else str(lm)
+    search = PyCTCDecodeSearch(tokens, beam_size, path, alpha=LM_WEIGHT, beta=0.0, **limits)
+    return lambda log_probs, lengths: [found[0].tokens for found in search(log_probs, lengths)]
+
+
+def flashlight(tokens: list[str], beam_size: int) -> Search:
+    """torchaudio's ``ctc_decoder``, nothing pruned but the beam."""
+    from torchaudio.models.decoder import ctc_decoder
+
+    names = ["<blank>", *tokens[1:]]
+    decoder = ctc_decoder(
+        lexicon=None,
+        tokens=names,
+        blank_token="<blank>",
+        sil_token=names[1],
+        beam_size=beam_size,
+        beam_size_token=len(names),
+        beam_threshold=-NOTHING,
+        log_add=True,
+    )
+
+    def run(log_probs: Tensor, lengths: Tensor) -> Texts:
+        rows = zip(log_probs.float(), lengths, strict=True)
+        found = [
+            decoder(row[None, :length].contiguous(), length[None])[0][0].tokens.tolist()
+            for row, length in rows
+        ]
+        return [[token for token in row[1:-1] if token] for row in found]  # without the silence around
+
+    return run
+
+
+def searches(
+    posteriors: Posteriors, beam_size: int, lm: Path | None
+) -> Iterator[tuple[str, Callable[[], Search]]]:
+    """Names and makers; a maker raises ``ImportError`` where a package is missing."""
+    tokens, settings = posteriors.tokens, {"beam_size": beam_size}
+    if lm is None:
+        yield "greedy", lambda: greedy
+    else:
+        scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
+        settings["scorers"] = [(scorer, LM_WEIGHT)]
+    yield "lectern", lambda: lectern(**settings)
+    yield "lectern, sure blanks skipped", lambda: lectern(**settings, skip_blank=0.95)
+    if lm is None:
+        yield "flashlight (torchaudio)", lambda: flashlight(tokens, beam_size)
+    yield "pyctcdecode, its pruning", lambda: pyctcdecode(tokens, beam_size, lm, prunes=True)
+    yield "pyctcdecode", lambda: pyctcdecode(tokens, beam_size, lm, prunes=False)
+
+
+def mean_score(posteriors: Posteriors, texts: Texts, lm: NGramLM | None) -> float:
+    """Mean over utterances of log P(best text), and the language model's weighted part."""
+    total = 0.0
+    for row, length, tokens in zip(posteriors.log_probs.double(), posteriors.lengths, texts, strict=False):
+        row = row[:length]
+        if tokens:
+            target, sizes = torch.tensor(tokens), (length, torch.tensor(len(tokens)))
+            total -= float(F.ctc_loss(row, target, *sizes, reduction="sum"))
+        else:
+            total += float(row[:, 0].sum())
+        if lm is not None:
+            text = posteriors.text(tokens)
+            unknown = sum(word not in lm.ids for word in text.split())
+            total += LM_WEIGHT * math.log(10) * (lm.score(text) + UNKNOWN_LOG10 * unknown)
+    return total / len(texts)
+
+
+def measured(search: Search, posteriors: Posteriors, rounds: int, patience: float) -> tuple[float, Texts]:
+    """Utterances a second, and texts; a search that would take longer than ``patience`` gets fewer utterances."""
+    log_probs, lengths = posteriors.log_probs, posteriors.lengths
+    started = time.perf_counter()
+    search(log_probs[:1], lengths[:1])
+    one = time.perf_counter() - started
+    count = max(1, min(len(log_probs), int(patience / one)))
+    seconds = []
+    while len(seconds) < rounds and sum(seconds) < patience:
+        started = time.perf_counter()
+        texts = search(log_probs[:count], lengths[:count])
+        seconds.append(time.perf_counter() - started)
+    return count / statistics.median(seconds), texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--vocabularies", type=int, nargs="+", default=[29, 500], help="of made-up posteriors"
+    )
+    parser.add_argument("--beams", type=int, nargs="+", default=[16, 100])
+    parser.add_argument("--posteriors", nargs="+", default=["real", "peaky", "flat"])
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "demo")
+    parser.add_argument("--data", type=Path, default=ROOT / "samples")
+    parser.add_argument("--lm", type=Path, help="a word n-gram model, ARPA")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--patience", type=float, default=20, help="seconds for each search, about")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    shape = (args.batch, args.frames)
+    inputs = [real(*shape, args.checkpoint, args.data)] if "real" in args.posteriors else []
+    makers = {"peaky": peaky, "flat": flat}
+    inputs += [makers[n](*shape, size) for size in args.vocabularies for n in args.posteriors if n in makers]
+    lm = None if args.lm is None else NGramLM.open(args.lm)
+    rows = []
+    for posteriors in inputs:
+        for beam_size in args.beams:
+            for name, make in searches(posteriors, beam_size, args.lm):
+                try:
+                    search = make()
+                except Exception as error:  # a package that is not there or refuses these tokens
+                    print(f"left out: {name} ({str(error).splitlines()[0]})")
+                    continue
+                speed, texts = measured(search, posteriors, args.rounds, args.patience)
+                row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
+                row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
+                row["score"] = mean_score(posteriors, texts, lm)
+                if posteriors.references is not None:
+                    heard = [posteriors.text(tokens) for tokens in texts]
+                    row["wer"] = corpus_error_rates(posteriors.references[: len(heard)], heard)["wer"]
+                rows.append(row)
+                wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
+                print(
+                    f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:29} {speed:8.1f} utterances/s"
+                    f"   score {row['score']:.2f} of {len(texts)}{wer}",
+                    flush=True,
+                )
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
