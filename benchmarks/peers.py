@@ -1,7 +1,8 @@
 """Conformer encoders of other packages behind Lectern's encoder interface, all of one size.
 
 Each gets the same dropout of 0.1 on what its modules return, and none on attention weights where that can be chosen
-(so that its fused attention may run). Packages without a subsampling of their own get Lectern's.
+(so that its fused attention may run). Packages without a subsampling of their own get the same convolutions as
+Lectern's, written with PyTorch's ``nn.Conv2d``; or Lectern's own (``Size.shares_subsampling``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Size:
     num_heads: int
     kernel_size: int
     subsampling_channels: int | None
+    shares_subsampling: bool = False
 
     @property
     def ff_dim(self) -> int:
@@ -42,6 +44,12 @@ class Peer(nn.Module):
         super().__init__()
         self.dim = size.dim
         self.subsampling = Conv2dSubsampling(size.num_features, size.dim, size.subsampling_channels)
+        if not size.shares_subsampling:
+            plain = [
+                nn.Conv2d(own.in_channels, own.out_channels, own.kernel_size, own.stride, own.padding)
+                for own in self.subsampling.convolutions
+            ]
+            self.subsampling.convolutions = nn.ModuleList(plain)
         self.build(size)
 
     def build(self, size: Size) -> None:

@@ -35,14 +35,15 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONFIGS = Path(__file__).parents[1] / "src" / "configs" / "model"
 
 
-def models(size: str, subsampling_channels: int | None) -> dict[str, CTCModel]:
+def models(size: str, subsampling_channels: int | None, shares_subsampling: bool) -> dict[str, CTCModel]:
     """Lectern's model of that size, and it again with each peer in the place of its encoder."""
     config = OmegaConf.create({"model": OmegaConf.load(CONFIGS / f"conformer_ctc_{size}.yaml")}).model
     if subsampling_channels:
         config.encoder.subsampling_channels = subsampling_channels
     ours = build(config, vocab_size=VOCABULARY)
     encoder = OmegaConf.to_container(config.encoder, resolve=True)
-    common = Size(**{name: encoder.get(name) for name in Size.__dataclass_fields__})
+    sizes = {name: encoder.get(name) for name in Size.__dataclass_fields__}
+    common = Size(**sizes | {"shares_subsampling": shares_subsampling})
     found = {"lectern": ours}
     for name, peer in PEERS.items():
         try:
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of a clip")
     parser.add_argument("--subsampling-channels", type=int, help="other than the config's, for all")
+    parser.add_argument("--share-subsampling", action="store_true", help="packages without one get Lectern's")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -101,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     batch = batch_of(args.clips, args.seconds, device)
-    built = models(args.size, args.subsampling_channels)
+    built = models(args.size, args.subsampling_channels, args.share_subsampling)
     millions = {name: sum(p.numel() for p in model.parameters()) / 1e6 for name, model in built.items()}
     runs = {
         (name, precision): measure(model, batch, DTYPES[precision], device)
@@ -130,6 +132,7 @@ def main() -> None:
         figures = [{"encoder": n, "precision": p, "audio_s_per_s": v} for (n, p), v in speeds.items()]
         about = {"size": args.size, "clips": args.clips, "seconds": args.seconds, "rounds": args.rounds}
         about |= {"subsampling_channels": args.subsampling_channels}
+        about |= {"share_subsampling": args.share_subsampling}
         about |= {"machine": place(device, args.threads), "torch": torch.__version__}
         args.json.write_text(json.dumps({**about, "figures": figures, "ratios": report}, indent=1) + "\n")
 

@@ -12,7 +12,9 @@ from src.lm import NGramLM
 LMPLZ = json.loads((Path(__file__).parents[1] / "reference" / "lmplz.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("case", LMPLZ["cases"], ids=lambda case: f"order {case['order']}, prune {case['prune']}")
+@pytest.mark.parametrize(
+    "case", LMPLZ["cases"], ids=lambda case: f"order {case['order']}, prune {case['prune']}"
+)
 def test_the_estimate_is_that_of_lmplz(case):
     """log10 of all n-grams, and their back-off weights, as lmplz wrote them for the same text."""
     lm = NGramLM.estimate(LMPLZ["text"], order=case["order"], prune=case["prune"])

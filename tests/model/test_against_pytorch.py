@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from src.model.encoders.attention import RotaryAttention
 from src.model.encoders.convolutions import Conv2d, DepthwiseConv1d
 from src.model.encoders.deepspeech2 import BidirectionalLayer
 
@@ -77,3 +79,18 @@ def test_depthwise_convolution_returns_from_any_length_in_bf16():
                 assert layer(x).shape == (1, frames, 144)
     finally:
         torch.set_num_threads(1)
+
+
+def test_attention_in_bf16_on_a_cpu_is_the_fused_kernels():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 9, 8, generator=generator).bfloat16()
+    valid = torch.arange(9) < torch.tensor([[9], [4]])
+    ours = RotaryAttention.in_bf16_on_a_cpu(q, k, v, valid)
+    truth = F.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), attn_mask=valid[:, None, None, :]
+    )
+    torch.testing.assert_close(ours.double(), truth, atol=2e-2, rtol=2e-2)
+    k = k.detach().clone()
+    k[1, :, 4:] = 100.0  # what stands in the padding does not matter
+    again = RotaryAttention.in_bf16_on_a_cpu(q, k, v, valid)
+    assert torch.equal(ours, again)
