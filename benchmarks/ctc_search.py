@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets import CustomDirDataset
-from src.decoding import CTCBeamSearch, CTCGreedySearch, PyCTCDecodeSearch
+from src.decoding import CTCBeamSearch, CTCGreedySearch
+from src.decoding.pyctcdecode_adapter import PyCTCDecodeSearch
 from src.lm import NGramLM, WordNGramScorer
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
@@ -94,7 +95,7 @@ def real(batch: int, frames: int, checkpoint: Path, data: Path) -> Posteriors:
             "audio_lengths": torch.tensor([len(utterance.audio)]),
         }
         log_probs, _ = recognizer.model.search_inputs(recognizer.listen(batch_of_one))
-        if log_probs.size(1) <= frames:
+        if log_probs.size(1) < frames:
             clips.append((log_probs[0], normalize(utterance.text or "")))
     rows, references = [], []
     tokens = recognizer.text_encoder.tokens

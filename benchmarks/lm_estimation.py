@@ -54,7 +54,7 @@ def main() -> None:
         for megabytes in arguments.megabytes:
             part = lines[: bisect_right(sizes, megabytes * 1e6)]
             text = Path(folder) / "text.txt"
-            text.write_text("".join(part), encoding="utf-8")
+            text.write_text("\n".join(line.rstrip("\n") for line in part), encoding="utf-8")
             for kind, options in {
                 "word 3-gram": ("--order", "3"),
                 "token 5-gram": ("--order", "5", "--tokens", str(arguments.tokens)),

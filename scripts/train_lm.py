@@ -15,8 +15,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from src.checkpoint import find_checkpoint  # noqa: E402
 from src.lm import NGramLM  # noqa: E402
 from src.text_encoder import TextEncoder, load_text_encoder, normalize  # noqa: E402
 from src.text_encoder.corpus import read_lines, text_files  # noqa: E402
@@ -38,7 +41,9 @@ def sentences(paths: list[Path], encoder: TextEncoder | None, skipped: list[str]
 
 
 def _counted(text: str, encoder: TextEncoder | None, skipped: list[str]) -> list[str]:
-    """The sentence as words or tokens; none where it has letters that the tokenizer lacks."""
+    """The sentence as words or tokens; none where it is empty or has letters that the tokenizer lacks."""
+    if not text:
+        return []
     if encoder is None:
         return [text]
     try:
@@ -57,7 +62,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the file to write")
     parser.add_argument("--order", type=int, default=3, help="1 to 6 (default 3)")
     parser.add_argument(
-        "--tokens", type=Path, metavar="DIR", help="count the tokens of this checkpoint or tokenizer"
+        "--tokens", type=Path, metavar="DIR", help="count the tokens of this checkpoint, run or tokenizer"
     )
     parser.add_argument(
         "--prune",
@@ -68,7 +73,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
 
-    encoder = load_text_encoder(arguments.tokens) if arguments.tokens else None
+    encoder = None
+    if arguments.tokens:
+        is_tokenizer = any(arguments.tokens.glob("tokenizer.*"))
+        encoder = load_text_encoder(arguments.tokens if is_tokenizer else find_checkpoint(arguments.tokens))
     skipped: list[str] = []
     lm = NGramLM.estimate(sentences(arguments.text, encoder, skipped), arguments.order, arguments.prune)
     for line in skipped[:20]:
@@ -81,10 +89,8 @@ def main() -> None:
             lm.to_arpa(arguments.out)
         else:
             lm.save(arguments.out)
-    except OSError as error:
-        raise UserError(
-            f"{arguments.out}: cannot be written ({error.strerror}); choose another --out"
-        ) from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{arguments.out}: cannot be written ({error}); choose another --out") from None
     sizes = ", ".join(f"{end - first:,}" for first, end in zip(lm.starts, lm.starts[1:], strict=False))
     print(f"wrote {arguments.out} ({len(lm.words):,} words; n-grams of order 1 to {lm.order}: {sizes})")
 

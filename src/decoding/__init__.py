@@ -2,7 +2,6 @@ from src.decoding.ctc_beam import CTCBeamSearch
 from src.decoding.ctc_greedy import CTCGreedySearch
 from src.decoding.hotwords import Hotwords
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.pyctcdecode_adapter import PyCTCDecodeSearch
 from src.decoding.rescoring import NBestRescoring
 from src.decoding.scorer import LengthBonus, Scorer
 
@@ -13,6 +12,5 @@ __all__ = [
     "Hypothesis",
     "LengthBonus",
     "NBestRescoring",
-    "PyCTCDecodeSearch",
     "Scorer",
 ]

@@ -16,7 +16,7 @@ class Hypothesis:
     score: float  # the ranking total, natural log
     parts: dict[str, float] = field(
         default_factory=dict
-    )  # "acoustic" and "scorers", which together are the score
+    )  # "acoustic", "scorers" and "rescoring", as far as there are such; together they are the score
     token_times: list[int] = field(default_factory=list)  # frame of log_probs in which each token was emitted
     token_log_probs: list[float] = field(default_factory=list)  # log posterior of each token at its frame
     text: str = ""  # filled in by the recognizer, which owns the tokenizer

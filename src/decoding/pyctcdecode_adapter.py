@@ -12,6 +12,7 @@ from src.decoding.hypothesis import Hypothesis
 from src.decoding.settings import is_number, require, require_beam_size
 from src.utils.errors import UserError
 
+__all__ = ["PyCTCDecodeSearch"]  # not of src.decoding: it opens the file that it is told to
 SPACE = "▁"
 
 
@@ -42,6 +43,11 @@ class PyCTCDecodeSearch:
         require_beam_size(beam_size)
         for name, value in (("alpha", alpha), ("beta", beta)):
             require(is_number(value), name, value, "a finite number")
+        for name, value in (
+            ("token_min_log_prob", token_min_log_prob),
+            ("beam_prune_log_prob", beam_prune_log_prob),
+        ):
+            require(isinstance(value, int | float), name, value, "a number")
         try:
             from pyctcdecode import build_ctcdecoder
         except ImportError:

@@ -56,9 +56,16 @@ class NBestRescoring:
         total = torch.zeros(len(texts), 1, dtype=torch.float64, device=device)
         for scorer, weight in self.scorers:
             scorer.to(device)
+            if not weight:  # nothing times minus infinity is no number
+                continue
             state = scorer.start(len(texts))
             for tokens in rows.split(1, dim=1):
-                points = scorer.score(state).gather(2, tokens.clamp_min(0).unsqueeze(2)).squeeze(2)
+                points = scorer.score(state)
+                V, needed = points.size(2), int(rows.max()) + 1
+                require(
+                    V >= needed, f"{type(scorer).__name__}'s vocabulary", V, f"the model's, at least {needed}"
+                )
+                points = points.gather(2, tokens.clamp_min(0).unsqueeze(2)).squeeze(2)
                 total += weight * torch.where(tokens >= 0, points, 0.0)
                 state = scorer.advance(state, same, tokens)
             total += weight * scorer.finish(state)

@@ -15,6 +15,7 @@ from pyarrow import csv
 
 from src.utils.errors import UserError
 
+BLOCK = 1 << 18  # n-grams written at a time
 KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 
 
@@ -65,16 +66,20 @@ def write_arpa(file: str | Path, vocabulary: list[str], tables: list[Table]) -> 
         stream.write(("\\data\\\n" + "\n".join(head) + "\n").encode())
         words = pa.array(vocabulary)
         for order, table in enumerate(tables, start=1):
-            columns = [words.take(pa.array(table.words[:, position])) for position in range(order)]
-            ngrams = pc.binary_join_element_wise(*columns, " ") if order > 1 else columns[0]
-            fields = {"log_prob": pa.array(table.log_prob, pa.float32()), "ngram": ngrams}
-            if order < len(tables):
-                fields["backoff"] = pa.array(table.backoff, pa.float32())
             stream.write(f"\n\\{order}-grams:\n".encode())
-            options = csv.WriteOptions(include_header=False, delimiter="\t", quoting_style="none")
-            csv.write_csv(pa.table(fields), stream, options)
+            for start in range(0, len(table.words), BLOCK):
+                block = slice(start, start + BLOCK)
+                columns = [words.take(pa.array(column)) for column in table.words[block].T]
+                fields = [_numbers(table.log_prob[block]), pc.binary_join_element_wise(*columns, " ")]
+                fields += [_numbers(table.backoff[block])] if order < len(tables) else []
+                lines = pc.binary_join_element_wise(*fields, "\t").to_pylist()
+                stream.write(("\n".join(lines) + "\n").encode())
         stream.write(b"\n\\end\\\n")
     partial.replace(file)
+
+
+def _numbers(values: np.ndarray) -> pa.Array:
+    return pa.array(values, pa.float32()).cast(pa.string())
 
 
 def _bytes_of(file: Path) -> bytes:

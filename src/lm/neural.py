@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from src.checkpoint import Checkpoint
 from src.decoding.scorer import touched
 from src.utils.errors import UserError
 
@@ -90,8 +91,6 @@ class NeuralScorer:
 
     def __init__(self, lm: LSTMLanguageModel | str | Path, tokens: Sequence[str]) -> None:
         if not isinstance(lm, LSTMLanguageModel):
-            from src.checkpoint import Checkpoint  # which knows this room
-
             checkpoint = Checkpoint.open(lm)
             if checkpoint.text_encoder().tokens != list(tokens):
                 raise UserError(

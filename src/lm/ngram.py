@@ -25,6 +25,7 @@ from src.utils.errors import UserError
 SPECIAL = ("<unk>", "<s>", "</s>")
 HIGHEST_ORDER = 6
 LOG10_ZERO = -99.0  # ARPA's way to write the logarithm of 0
+LEAST_READ = -100.0  # what KenLM gives an unknown word that a file does not mention; less is no use in sums
 BLOCK = 1 << 24  # letters
 FORMAT = "lectern n-gram 1"
 
@@ -159,12 +160,16 @@ class NGramLM:
     def from_arpa(cls, file: str | Path) -> NGramLM:
         """Reads an ARPA file, plain or gzipped, of any program. Raises ``UserError`` for what ``read_arpa`` names."""
         vocabulary, tables = read_arpa(file)
+        if SPECIAL[0] not in vocabulary:
+            vocabulary = [
+                SPECIAL[0] if word == "<UNK>" else word for word in vocabulary
+            ]  # as SRILM may write it
         for mark in SPECIAL[1:]:
             if mark not in vocabulary:
                 raise UserError(f"{file}: has no {mark} among its 1-grams; estimate it with sentence marks")
         if SPECIAL[0] not in vocabulary:  # as KenLM takes it
             vocabulary.append(SPECIAL[0])
-            unknown = Table(np.array([[len(vocabulary) - 1]]), np.array([-100.0]), np.zeros(1))
+            unknown = Table(np.array([[len(vocabulary) - 1]]), np.array([LEAST_READ]), np.zeros(1))
             tables[0] = Table(
                 *(np.concatenate([vars(tables[0])[k], vars(unknown)[k]]) for k in vars(unknown))
             )
@@ -176,7 +181,7 @@ class NGramLM:
         new_id[[places[word] for word in words]] = np.arange(len(words))
         trie = Trie(file, words)
         for table in tables:
-            trie.add(Table(new_id[table.words], table.log_prob, table.backoff))
+            trie.add(Table(new_id[table.words], table.log_prob.clip(min=LEAST_READ), table.backoff))
         floats = [torch.from_numpy(values).float() for values in (trie.log_prob, trie.backoff)]
         return cls(words, torch.from_numpy(trie.keys), *floats, torch.from_numpy(trie.suffix), trie.starts)
 

@@ -168,7 +168,7 @@ class WordNGramScorer:
 
 def _writable_words(lm: NGramLM, tokens: Sequence[str]) -> dict[str, int]:
     """The model's words that the tokens can write, in lower case, and their ids."""
-    alphabet = {letter for token in tokens for letter in token.removeprefix(WORD_START)}
+    alphabet = {letter for token in tokens[1:] for letter in token.removeprefix(WORD_START)}
     ids: dict[str, int] = {}
     spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
     chances = lm.log_prob[1 : 1 + len(lm.words)].tolist()

@@ -10,7 +10,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from src.datasets import BatchLimits, BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
+from src.datasets import (
+    BatchLimits,
+    BucketBatchSampler,
+    PreparedDataset,
+    SpeechDataset,
+    TextDataset,
+    build_loader,
+)
 from src.lm import LSTMLanguageModel
 from src.logger import Writers
 from src.model import SpeechModel
@@ -63,6 +70,11 @@ def build_trainer(config: DictConfig) -> Trainer:
         spec_draws=step.draws_per_clip,
         shuffled=True,
     )
+    if isinstance(model, SpeechModel) == isinstance(train.dataset, TextDataset):
+        kind = "recordings" if isinstance(model, SpeechModel) else "texts (datasets=texts)"
+        raise UserError(
+            f"datasets.train: a {type(model).__name__} learns from {kind}; choose another datasets=NAME"
+        )
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")

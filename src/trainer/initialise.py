@@ -24,14 +24,13 @@ def initialise_from(
     a checkpoint with another encoder, naming the differences.
     """
     checkpoint = Checkpoint.open(checkpoint_dir)
-    for part in ("frontend", "encoder"):
-        ours, theirs = (
+    ours, theirs = _fixed_parts(model_config), _fixed_parts(checkpoint.config["model"])
+    for part in {**ours, **theirs}:
+        one, other = (
             {**_defaults(node), **node, **dict.fromkeys(OF_TRAINING)}
-            for node in (model_config.get(part, {}), checkpoint.config["model"].get(part, {}))
+            for node in (ours.get(part, {}), theirs.get(part, {}))
         )
-        different = [
-            f"{key}={theirs.get(key)}" for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)
-        ]
+        different = [f"{key}={other.get(key)}" for key in {**one, **other} if one.get(key) != other.get(key)]
         if different:
             raise UserError(
                 f"init_from={checkpoint.path}: its {part} is another one ({', '.join(different)}); use the model "
@@ -53,6 +52,13 @@ def initialise_from(
         reason = "its shape differs" if same_tokens else "the tokens differ"
         new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason}: {', '.join(fresh)}"
     return f"started from {checkpoint.path}: {new}"
+
+
+def _fixed_parts(model_config: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What must be alike: a recogniser's frontend and encoder; of a language model all but its vocabulary."""
+    if "encoder" in model_config:
+        return {part: model_config[part] for part in ("frontend", "encoder")}
+    return {"language model": {key: value for key, value in model_config.items() if key != "vocab_size"}}
 
 
 def _defaults(node: dict[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class Reporter:
         if search is None:
             self._show(dev_loss=f"{metrics['loss']:.3f}")
             self.say(f"step {step}: dev loss {metrics['loss']:.3f}  perplexity {metrics['perplexity']:.2f}")
+            self.note_skipped(evaluation.skipped)
             self._begin_anew()
             return
         self._show(dev_wer=f"{100 * metrics[f'wer_{search}']:.2f}%")

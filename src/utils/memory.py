@@ -70,6 +70,7 @@ def halves(batch: dict[str, Any]) -> list[dict[str, Any]]:
     parts = []
     for rows in (slice(middle), slice(middle, None)):
         half = {key: value[rows] for key, value in batch.items() if key != "skipped"}
-        half["audio"] = half["audio"][:, : int(half["audio_lengths"].max())]
+        if "audio" in half:  # a language model's batch is text alone
+            half["audio"] = half["audio"][:, : int(half["audio_lengths"].max())]
         parts.append(half)
     return parts

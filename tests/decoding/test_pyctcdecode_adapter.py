@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from src.decoding import CTCBeamSearch, PyCTCDecodeSearch
+from src.decoding import CTCBeamSearch
+from src.decoding.pyctcdecode_adapter import PyCTCDecodeSearch
 from src.utils.errors import UserError
 
 CHARACTERS = ["<blank>", "▁", "'", *"abcdefghijklmnopqrstuvwxyz"]

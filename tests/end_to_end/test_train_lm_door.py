@@ -93,3 +93,23 @@ def test_it_is_no_recogniser_and_takes_no_other_tokens(lm_run, run_folder, corpu
 def test_texts_that_are_not_there(corpus, tmp_path, overrides, message):
     where = [f"save_dir={tmp_path}", f"datasets.train.texts={corpus}", f"datasets.dev.texts={corpus}"]
     assert message in spoken_error("train.py", *SMALL, "trainer.max_steps=1", *where, *overrides)
+
+
+def test_models_and_data_that_do_not_fit_each_other(corpus, tmp_path):
+    where = [f"save_dir={tmp_path}", "writer=[none]", "trainer.max_steps=1"]
+    folders = [f"datasets.{part}.data_dir={corpus}" for part in ("train", "dev")]
+    error = spoken_error("train.py", "-cn=lm", *where, "datasets=folders", *folders)
+    assert "a LSTMLanguageModel learns from texts (datasets=texts)" in error
+    lines = [f"datasets.{part}.texts={corpus}" for part in ("train", "dev")]
+    error = spoken_error("train.py", "-cn=conformer_ctc", "run_name=x", *where, "datasets=texts", *lines)
+    assert "a CTCModel learns from recordings" in error
+
+
+def test_another_size_is_not_started_from(lm_run, corpus, tmp_path):
+    where = [f"save_dir={tmp_path}", f"datasets.train.texts={corpus}", f"datasets.dev.texts={corpus}"]
+    small = [*SMALL, "trainer.max_steps=1"]
+    assert "all its tensors taken" in door("train.py", *small, *where, f"trainer.init_from={lm_run}").stdout
+    error = spoken_error(
+        "train.py", *small, *where, "run_name=b", f"trainer.init_from={lm_run}", "model.dim=16"
+    )
+    assert "its language model is another one (dim=24)" in error

@@ -186,3 +186,31 @@ def test_vocabularies_too_large_for_a_number_an_ngram_give_the_same_counts():
     for one, other in zip(small[1:], large[1:], strict=True):
         np.testing.assert_array_equal(one.words, other.words)
         np.testing.assert_array_equal(one.count, other.count)
+
+
+def test_words_with_quotes_survive_an_arpa_file(tmp_path):
+    lm = NGramLM.estimate(['say "hi"', "say it's"], order=2)
+    lm.to_arpa(tmp_path / "lm.arpa")
+    assert NGramLM.open(tmp_path / "lm.arpa").score('say "hi"') == pytest.approx(
+        lm.score('say "hi"'), abs=1e-5
+    )
+
+
+def test_an_unknown_word_in_capitals_and_impossible_words_are_read(tmp_path):
+    file = tmp_path / "lm.arpa"
+    lines = [
+        "\\data\\",
+        "ngram 1=4",
+        "",
+        "\\1-grams:",
+        "-2\t<UNK>",
+        "-99\t<s>",
+        "-1\t</s>",
+        "-inf\ta",
+        "",
+        "\\end\\",
+    ]
+    file.write_text("\n".join(lines) + "\n")
+    lm = NGramLM.from_arpa(file)
+    assert lm.score("zzz") == pytest.approx(-3, abs=1e-5)
+    assert lm.score("a") == pytest.approx(-101, abs=1e-4)
