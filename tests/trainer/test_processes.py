@@ -130,3 +130,24 @@ def test_processes_part_before_their_interpreters_end(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([*launcher, script], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.count("initialised: False") == 2, done.stderr
+
+
+def test_a_process_without_memory_halves_its_batches_and_nothing_is_lost(tmp_path, monkeypatch):
+    settings = ["batching.batch_size=2", "trainer.accumulate=1", "model.encoder.dropout=0"]
+    plain = train(tmp_path / "plain", 2, *settings)
+    assert plain.returncode == 0, plain.stderr
+    monkeypatch.setenv("TROUBLE", "memory")
+    done = train(tmp_path / "scarce", 2, *settings, script="tests/support/troubled_rank.py")
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(
+        weights(tmp_path / "scarce"), weights(tmp_path / "plain"), atol=3e-6, rtol=1e-5
+    )
+
+
+def test_a_loss_that_is_nan_in_one_process_drops_the_step_in_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("TROUBLE", "nan")
+    script = "tests/support/troubled_rank.py"
+    done = train(tmp_path, 2, "trainer.accumulate=3", "trainer.clip_norm=null", script=script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("left out, the loss of these clips was NaN or infinite") == 1
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
