@@ -14,12 +14,16 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import Checkpoint, atomic_directory, write_checkpoint  # noqa: E402
 from src.trainer.run_folder import RunFolder  # noqa: E402
 from src.utils.errors import UserError, door  # noqa: E402
+
+TITLE = "# The average of"  # how its card begins
 
 
 def average(checkpoints: list[Checkpoint]) -> dict[str, torch.Tensor]:
@@ -58,16 +62,22 @@ def main() -> None:
         )
     checkpoints = [Checkpoint.open(path) for path in found[:count]]
     out = arguments.out or folder.checkpoints / f"average-{kind}-{count}"
+    # It is replaced as a whole.
+    is_average = (out / "README.md").is_file() and (out / "README.md").read_text(
+        "utf-8", "replace"
+    ).startswith(TITLE)
+    if out.exists() and not is_average:
+        raise UserError(f"--out {out}: is there already and no average; choose another --out")
     first = checkpoints[0]
-    model = first.model()
+    model = first.model(nn.Module)
     model.load_state_dict(average(checkpoints))
     names = ", ".join(checkpoint.path.name for checkpoint in checkpoints)
-    card = f"# The average of {names}\n\nMade by scripts/average_checkpoints.py; the cards of these tell the rest.\n"
+    card = f"{TITLE} {names}\n\nMade by scripts/average_checkpoints.py; the cards of these tell the rest.\n"
     try:
         with atomic_directory(out) as unfinished:
             write_checkpoint(unfinished, model, first.config, first.text_encoder(), card)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{out}: cannot be written ({error}); choose another --out") from None
     print(f"averaged {names}")
     print(f"checkpoint: {out}")
 

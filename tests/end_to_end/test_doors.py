@@ -114,7 +114,7 @@ def spoken_error(*arguments) -> str:
             ["checkpoint={run}", "decoder=beam", "+search.beam_sise=5"],
             "search.beam_sise is unknown .* beam_size",
         ),
-        (["checkpoint={run}", "decoder=magic"], "decoder=magic is unknown .* choose one of: beam, greedy"),
+        (["checkpoint={run}", "decoder=magic"], "decoder=magic is unknown .* choose one of: beam, .*greedy"),
         (["checkpoint={run}", "colour=red"], "colour"),
         (["checkpoint={run}", "device=quantum"], "device=quantum"),
         (["checkpoint={run}", "split=holiday"], "split=holiday"),

@@ -63,3 +63,16 @@ def test_too_few_checkpoints_and_the_wrong_folder_are_one_line(make_trainer, ave
             average(*words)
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1 and said in error
+
+
+def test_a_folder_that_is_no_average_is_not_replaced(make_trainer, average, capsys):
+    trainer = make_trainer("trainer.max_steps=2", "trainer.evaluate_every_steps=1", "trainer.keep_last=2")
+    trainer.run()
+    run = trainer.folder.directory
+    for out in (run, run / "checkpoints", run / "checkpoints" / "step-2"):
+        with pytest.raises(SystemExit):
+            average(run, "--last", 2, "--out", out)
+        assert "is there already and no average" in capsys.readouterr().err
+    assert (run / "checkpoints" / "step-1").is_dir()
+    for _ in range(2):  # an average is
+        average(run, "--last", 2, "--out", run / "mean")

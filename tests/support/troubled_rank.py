@@ -30,7 +30,6 @@ def counted(self, group, number):
     return run(self, group, number)
 
 
-TrainingStep.forward, Optimization.run = troubled, counted
-
 if __name__ == "__main__":
+    TrainingStep.forward, Optimization.run = troubled, counted
     train.main()
