@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.datasets import PreparedDataset
 from src.datasets.collate import collate
 from src.datasets.samplers import WINDOW
-from src.trainer import Trainer, build_trainer
+from src.trainer import Trainer, trainer_to_measure
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError, door
 from src.utils.hydra_door import config_and_options
@@ -129,7 +129,7 @@ class StepsInChildren:
             self.child.shutdown()
 
 
-_trainer = lru_cache(1)(build_trainer)  # of the child
+_trainer = lru_cache(1)(trainer_to_measure)  # of the child
 
 
 def _in_child(config: DictConfig, seconds: float, clips: int) -> int | None:
@@ -171,8 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--memory-gb", type=float, help="that training may use (default: all of the GPU's)")
     config, options = config_and_options(parser)
-    config.datasets.dev = None  # only training holds gradients
-    trainer = build_trainer(config)
+    trainer = trainer_to_measure(config)
     prepared, device = trainer.train_loader.dataset, trainer.step.model.device  # with its index
     lengths = chosen_lengths(options.lengths, float(prepared.dataset.durations.max()))
     if options.memory_gb is None and device.type == "cpu":

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.trainer import build_trainer
+from src.trainer import trainer_to_measure
 from src.trainer.profiling import profile
 from src.utils.errors import UserError, door
 from src.utils.hydra_door import config_and_options
@@ -67,11 +67,10 @@ def main() -> None:
     config, options = config_and_options(parser)
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: give at least 1")
-    config.datasets.dev = None  # it takes no part in a step
     result = {
         "config": options.config_name,
         "overrides": options.overrides,
-        **profile(build_trainer(config), options.steps),
+        **profile(trainer_to_measure(config), options.steps),
     }
     picture = bars_figure(
         {

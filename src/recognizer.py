@@ -17,10 +17,9 @@ from src.datasets import load_audio
 from src.decoding import Hypothesis
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
-from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
-from src.utils.memory import halves, is_out_of_memory
+from src.utils.memory import in_memory
 
 WORD_START = "▁"
 
@@ -116,21 +115,8 @@ class Recognizer:
 
     def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
         """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""
-        try:
-            return self.recognize(batch), {}
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        ids, lengths = batch["utterance_id"], batch["audio_lengths"]
-        if len(ids) == 1:
-            return [], {ids[0]: int(lengths[0]) / SAMPLE_RATE}
-        transcripts: list[Transcript] = []
-        too_long: dict[str, float] = {}
-        for half in halves(batch):
-            found, left_out = self.recognize_in_memory(half)
-            transcripts += found
-            too_long |= left_out
-        return transcripts, too_long
+        done, left_out = in_memory(self.recognize, batch)
+        return [transcript for _, transcripts in done for transcript in transcripts], left_out
 
     @torch.inference_mode()
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:

@@ -12,6 +12,7 @@ from src.utils.build import Count, Positive, check
 from src.utils.errors import UserError
 from src.utils.seeding import addressed_rng
 
+MOST = 1 << 40  # clips of a batch, or their seconds, where nothing limits them
 WINDOW = 1024  # clips are sorted by length among this many neighbours of the shuffled order
 MIXED_SHARDS = 4  # so many shards are read at a time, when the corpus comes in shards
 
@@ -41,9 +42,9 @@ class BatchLimits:
 
     def most_clips(self, longest: np.ndarray) -> np.ndarray:
         """How many clips a batch may hold whose longest has so many seconds; at least one."""
-        most = np.full(len(longest), self.batch_size or np.iinfo(np.int64).max)
+        most = np.full(len(longest), self.batch_size or MOST)
         if self.max_batch_duration_s:
-            limit = self.max_batch_duration_s
+            limit = min(self.max_batch_duration_s, MOST)
             fit = np.floor(limit / np.maximum(longest, 1e-3)).astype(np.int64)
             fit += (fit + 1) * longest <= limit  # a division rounds, and the limit itself is allowed
             fit -= fit * longest > limit

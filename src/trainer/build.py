@@ -49,6 +49,8 @@ def build_trainer(config: DictConfig) -> Trainer:
     }
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
     model = _fitting("model", safe_build(model_config, "model"), SpeechModel | LSTMLanguageModel)
+    if empty := [name for name, weight in model.named_parameters() if not weight.numel()]:
+        raise UserError(f"model: {empty[0]} would hold no numbers at all; a size in the model's config is 0")
     given = {"tokens": text_encoder.tokens, "vocab_size": text_encoder.vocab_size}
     searches = safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders", given=given)
     if not searches and isinstance(model, SpeechModel):
@@ -113,6 +115,17 @@ def build_trainer(config: DictConfig) -> Trainer:
         device=device,
         processes=processes,
     )
+
+
+def trainer_to_measure(config: DictConfig) -> Trainer:
+    """``build_trainer`` for scripts that measure training steps: only of recognisers, and without a dev set."""
+    config.datasets.dev = None  # it takes no part in a step
+    trainer = build_trainer(config)
+    if not isinstance(trainer.step.model, SpeechModel):
+        raise UserError(
+            f"model: only steps of recognisers are measured, not of a {type(trainer.step.model).__name__}"
+        )
+    return trainer
 
 
 @torch.no_grad()

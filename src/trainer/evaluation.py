@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from src.datasets import Skipped
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder
 from src.trainer.step import TrainingStep
 from src.utils.devices import to_device
+from src.utils.memory import in_memory
 from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
@@ -43,13 +45,23 @@ def evaluate(
 ) -> Evaluation:
     """Scores the model of ``step`` on batches with transcripts, with each of ``searches``.
 
-    Utterances without a usable transcript or audio are left out and listed in ``skipped``. With several
+    Utterances without a usable transcript or audio, and those too long for the memory, are left out and listed in
+    ``skipped``. With several
     ``processes`` each scores its own ``batches``, and all get the result of all.
     """
     was_training = step.training
     step.eval()
     device = step.model.device
     recognizers = {name: Recognizer(step.model, text_encoder, search) for name, search in searches.items()}
+
+    def score(batch: dict) -> tuple[float, int, dict[str, list[str]]]:
+        losses, outputs = step(to_device(batch, device))
+        texts = {
+            name: [transcript.text for transcript in recognizer.decode(outputs, batch["utterance_id"])]
+            for name, recognizer in recognizers.items()
+        }
+        return float(losses["loss_sum"]), int(losses["normalizer"]), texts
+
     loss_sum, normalizer = 0.0, 0
     references: dict[str, str] = {}
     predictions: dict[str, dict[str, str]] = {name: {} for name in searches}
@@ -60,13 +72,13 @@ def evaluate(
         skipped += batch["skipped"]
         if "tokens" not in batch:
             continue
-        losses, outputs = step(to_device(batch, device))
-        loss_sum += float(losses["loss_sum"])
-        normalizer += int(losses["normalizer"])
-        references.update(zip(batch["utterance_id"], batch["text"], strict=True))
-        for name, recognizer in recognizers.items():
-            for transcript in recognizer.decode(outputs, batch["utterance_id"]):
-                predictions[name][transcript.id] = transcript.text
+        done, left_out = in_memory(score, batch)
+        skipped += [Skipped(i, "", f"its {s:.0f} s do not fit into the memory") for i, s in left_out.items()]
+        for part, (loss, count, texts) in done:
+            loss_sum, normalizer = loss_sum + loss, normalizer + count
+            references.update(zip(part["utterance_id"], part["text"], strict=True))
+            for name in searches:
+                predictions[name].update(zip(part["utterance_id"], texts[name], strict=True))
     step.train(was_training)
     own = loss_sum, normalizer, references, predictions, skipped
     loss_sum, normalizer, references, predictions, skipped = 0.0, 0, {}, {name: {} for name in searches}, []

@@ -11,6 +11,7 @@ from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
 from src.utils.safe_build import allowed_targets
 
+BODIES = "encoder.", "lstm."  # what knows nothing of the tokens
 OF_TRAINING = ("dropout", "checkpoint_activations")  # settings that weights know nothing of
 
 
@@ -41,9 +42,7 @@ def initialise_from(
     taken = {
         name: theirs[name]
         for name, value in ours.items()
-        if name in theirs
-        and theirs[name].shape == value.shape
-        and (same_tokens or name.startswith("encoder."))
+        if name in theirs and theirs[name].shape == value.shape and (same_tokens or name.startswith(BODIES))
     }
     model.load_state_dict({**ours, **taken})
     fresh = sorted(set(ours) - set(taken))

@@ -19,7 +19,7 @@ from src.trainer.step import TrainingStep
 from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import to_device
 from src.utils.errors import UserError
-from src.utils.memory import halves, is_out_of_memory
+from src.utils.memory import halves, is_out_of_memory, too_long
 from src.utils.processes import Processes, other_processes_may_end
 from src.utils.seeding import addressed_rng
 
@@ -98,7 +98,8 @@ class Optimization:
     def run(self, group: list[dict], number: int) -> StepReport:
         """Step ``number`` (from 0) on collated micro-batches; with several processes, on this one's share of them.
 
-        Raises ``UserError`` after ``max_bad_steps`` dropped steps in a row.
+        Raises ``UserError`` after ``max_bad_steps`` dropped steps in a row, at once when the weights themselves are
+        not finite, and when the memory does not do for the optimizer's state.
         """
         self.step.train()
         report = self._exchange(self._accumulate(group, number))
@@ -109,6 +110,7 @@ class Optimization:
             if norm.isfinite():
                 self._apply(norm, number)
             else:
+                self.check_weights(number)
                 report.dropped = self._diagnosis(report)
             self.scaler.update()
             self.bad_steps = self.bad_steps + 1 if report.dropped else 0
@@ -124,7 +126,7 @@ class Optimization:
         """Fills the gradients with the sum over the usable micro-batches."""
         # With its place in the group, which addresses its random numbers.
         batches = [((place,), batch) for place, batch in enumerate(group) if "tokens" in batch]
-        too_long: dict[str, float] = {}
+        left_out: dict[str, float] = {}
         while True:
             computed = []
             for place, batch in batches:
@@ -144,11 +146,10 @@ class Optimization:
             if len(batch["utterance_id"]) > 1:
                 smaller = [((*place, half), part) for half, part in enumerate(halves(batch))]
             else:
-                samples = batch.get("audio_lengths", [0])[0]
-                too_long[batch["utterance_id"][0]] = int(samples) / SAMPLE_RATE
+                left_out |= too_long(batch)
             done = len(computed)
             batches = [*batches[:done], *smaller, *batches[done + 1 :]]
-        report = StepReport(skipped=[item for batch in group for item in batch["skipped"]], too_long=too_long)
+        report = StepReport(skipped=[item for batch in group for item in batch["skipped"]], too_long=left_out)
         # Read after all of them: every look at the device waits until it has done what it was given.
         for (_, batch), losses in zip(batches, computed, strict=True):
             _note(report, batch, losses)
@@ -188,10 +189,27 @@ class Optimization:
         torch._foreach_div_(gradients, normalizer)
         return gradients
 
+    def check_weights(self, steps: int) -> None:
+        """Raises ``UserError`` when a weight has become NaN or infinite: no later step can mend that."""
+        for name, value in self.step.model.state_dict().items():
+            if not value.isfinite().all():
+                raise UserError(
+                    f"after {steps} steps the weights are not finite ({name}): the training has diverged; lower "
+                    f"optimizer.lr, and go on from an earlier checkpoint with trainer.init_from=CHECKPOINT run_name=NEW"
+                )
+
     def _apply(self, norm: Tensor, number: int) -> None:
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(self.step.parameters(), self.clip_norm, norm)
-        self.scaler.step(self.optimizer)
+        try:
+            self.scaler.step(self.optimizer)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"step {number + 1}: the memory does not do for the optimizer's state ({str(error)[:100]}); "
+                f"choose a smaller model"
+            ) from None
         if self.ema:
             self.ema.update(self.step.model, number)
 
@@ -206,11 +224,6 @@ class Optimization:
 
     def _diagnosis(self, report: StepReport) -> str:
         """Where a NaN or infinity comes from, as a clause."""
-        for name, parameter in self.step.named_parameters():
-            if not parameter.isfinite().all():
-                return (
-                    f"the weights themselves are not finite ({name}), so an earlier checkpoint must be taken"
-                )
         if report.not_finite:
             return f"the loss of these clips was NaN or infinite: {', '.join(report.not_finite)}"
         return f"the loss was finite but not its gradient; the clips: {', '.join(report.ids)}"

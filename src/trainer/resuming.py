@@ -64,7 +64,7 @@ def restore(trainer: Trainer, state: Any, source: Path) -> None:
             trainer.ema.load_state_dict(state["ema"] or state["model"])
         for name in COUNTERS:
             setattr(trainer, name, type(getattr(trainer, name))(state["counters"][name]))
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         detail = str(error).splitlines()[-1].strip()
         raise UserError(
             f"{source}: was trained with another model, or is damaged ({detail}); change run_name"

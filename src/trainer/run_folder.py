@@ -97,8 +97,13 @@ class RunFolder:
     def best_steps(self) -> list[Path]:
         """The checkpoints that the newest one's record ranks, the best first."""
         newest = self.newest()
-        ranking = self.load(newest)["counters"]["ranking"] if newest else {}
-        names = sorted(ranking, key=ranking.get)
+        try:
+            ranking = self.load(newest)["counters"]["ranking"] if newest else {}
+            names = sorted(ranking, key=ranking.get)
+        except (KeyError, TypeError, AttributeError):
+            raise UserError(
+                f"{newest}: its training state ranks no checkpoints; delete this folder"
+            ) from None
         return [self.checkpoints / name for name in names if (self.checkpoints / name).is_dir()]
 
     def save(

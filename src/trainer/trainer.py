@@ -294,6 +294,7 @@ class Trainer:
             self._save(is_best=False)
 
     def _save(self, is_best: bool) -> None:
+        self.optimization.check_weights(self.steps)
         scores = self.scores if self.evaluated_step == self.steps else {}
         card = model_card(self.folder.directory.name, self.config, self.steps, self.seconds, scores)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+
+from src.utils.audio import SAMPLE_RATE
 
 WORDS = re.compile("out of memory|allocate memory|alloc_failed|tried to allocate", re.IGNORECASE)
 
@@ -56,6 +58,36 @@ class SavedForBackward(saved_tensors_hooks):
         """Bytes of all that was kept, each storage once, but these tensors."""
         others = {weight.untyped_storage().data_ptr() for weight in weights}
         return sum(size for pointer, size in self.storages.items() if pointer not in others)
+
+
+def in_memory(
+    compute: Callable[[dict], Any], batch: dict[str, Any]
+) -> tuple[list[tuple[dict, Any]], dict[str, float]]:
+    """``compute(batch)``, by halves where the memory does not do for all.
+
+    Returns each part of the batch with what was computed of it, and the seconds of clips that do not fit even alone.
+    """
+    try:
+        return [(batch, compute(batch))], {}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Only here, without the error's traceback, is all that it held on to free again.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if len(batch["utterance_id"]) == 1:
+        return [], too_long(batch)
+    done, left_out = [], {}
+    for half in halves(batch):
+        done_of_half, left_out_of_half = in_memory(compute, half)
+        done += done_of_half
+        left_out |= left_out_of_half
+    return done, left_out
+
+
+def too_long(batch: dict[str, Any]) -> dict[str, float]:
+    """The one clip of a batch, by id, and its seconds (0 of a text)."""
+    return {batch["utterance_id"][0]: int(batch.get("audio_lengths", [0])[0]) / SAMPLE_RATE}
 
 
 def halves(batch: dict[str, Any]) -> list[dict[str, Any]]:

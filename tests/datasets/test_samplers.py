@@ -136,6 +136,11 @@ def test_limits_are_reached_to_the_last_clip() -> None:
     assert rows(BucketBatchSampler([4.0, 4.0, 4.0], clips_by_length={4: 2, 8: 1})) == [[0, 1], [2]]
 
 
+@pytest.mark.parametrize("seconds", [1e18, 1e30, 1e308])
+def test_a_limit_beyond_all_numbers_is_no_limit(seconds) -> None:
+    assert len(rows(BucketBatchSampler([1.0, 2.0, 0.0], max_batch_duration_s=seconds))) == 1
+
+
 def test_clips_by_length() -> None:
     clips = [3.0, 3.0, 3.0, 7.0, 7.0, 7.0, 20.0, 20.0]
     sampler = BucketBatchSampler(clips, clips_by_length={8: 2, 4: 3})

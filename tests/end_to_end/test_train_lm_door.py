@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from src.checkpoint import Checkpoint
 from src.decoding import NBestRescoring
 from src.lm import LSTMLanguageModel
 from src.recognizer import Recognizer
+from src.trainer.initialise import initialise_from
 from src.utils.errors import UserError
 
 from .conftest import door
@@ -113,3 +115,14 @@ def test_another_size_is_not_started_from(lm_run, corpus, tmp_path):
         "train.py", *small, *where, "run_name=b", f"trainer.init_from={lm_run}", "model.dim=16"
     )
     assert "its language model is another one (dim=24)" in error
+
+
+def test_with_other_tokens_its_recurrence_is_taken(lm_run):
+    model = LSTMLanguageModel(vocab_size=29, dim=24, num_layers=1)
+    config = {**Checkpoint.open(lm_run).config["model"], "vocab_size": 29}
+    other = SimpleNamespace(tokens=[f"piece{number}" for number in range(29)])
+    line = initialise_from(model, str(lm_run), other, config)
+    assert line.endswith("4 tensors taken, 2 start anew because the tokens differ: bias, embedding.weight")
+    theirs = Checkpoint.open(lm_run).weights()
+    assert (model.lstm.weight_hh_l0 == theirs["lstm.weight_hh_l0"]).all()
+    assert not (model.embedding.weight == theirs["embedding.weight"]).all()

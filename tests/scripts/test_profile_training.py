@@ -39,6 +39,10 @@ def test_a_profile_of_a_config(show, capsys, tmp_path):
         (["-cn=one_bach"], "one_bach"),
         (["-cn=one_batch", "trainer.clip_nrom=1"], "did you mean trainer.clip_norm?"),
         (["-cn=one_batch", "datasets.train.data_dir=nowhere"], "nowhere"),
+        (
+            ["-cn=lm", "datasets.train.texts=README.md", "datasets.dev.texts=README.md"],
+            "only steps of recognisers",
+        ),
         (["-cn=one_batch", *SMALL, "--steps", "0"], "--steps 0: give at least 1"),
         (["-cn=one_batch", *SMALL, "--steps", "1", "--out", "/dev/null/x"], "choose another --out"),
     ],

@@ -110,12 +110,23 @@ def test_a_gradient_that_is_not_finite_is_dropped_and_its_clips_are_named():
         engine.run([bad], 10)
 
 
-def test_weights_that_are_not_finite_are_told_apart_from_clips():
+def test_weights_that_are_not_finite_end_a_run_at_once():
     step = SquaredMean()
     with torch.no_grad():
         step.weight.fill_(float("nan"))
-    report = optimization(step).run([batch_of([3])], 0)
-    assert "weights themselves are not finite (weight)" in report.dropped
+    with pytest.raises(UserError, match=r"after 5 steps the weights are not finite \(weight\): .* diverged"):
+        optimization(step).run([batch_of([3])], 5)
+
+
+def test_an_optimizer_without_memory_for_its_state_is_one_line(monkeypatch):
+    engine = optimization(SquaredMean())
+
+    def step(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB")
+
+    monkeypatch.setattr(engine.optimizer, "step", step)
+    with pytest.raises(UserError, match=r"step 1: the memory does not do for the optimizer's state \(CUDA"):
+        engine.run([batch_of([3], 1.0)], 0)
 
 
 def test_clipping_keeps_the_direction_and_reports_the_norm_before_it():

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from src.checkpoint import Checkpoint
 from src.trainer import Interrupted
 from src.trainer import trainer as loop
-from src.trainer.evaluation import Evaluation
+from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.run_folder import RunFolder
 from src.utils.errors import UserError
 from src.utils.state_files import load_state, save_state
@@ -270,12 +271,50 @@ def test_on_fewer_clips_than_before_a_run_goes_on(make_trainer):
     assert (fewer.steps, fewer.epoch, fewer.position) == (6, 1, 2)
 
 
+@pytest.mark.parametrize("counters", [None, {}, {"ranking": 5}])
+def test_a_record_that_ranks_nothing_is_one_line(make_trainer, counters):
+    checkpoint = finished(make_trainer)
+    state = load_state(checkpoint / "training" / "state")
+    state["counters"] = counters
+    save_state(state, checkpoint / "training" / "state")
+    with pytest.raises(UserError, match="ranks no checkpoints"):
+        RunFolder(checkpoint.parents[1]).best_steps()
+
+
+def test_a_run_that_diverges_at_its_end_leaves_no_broken_checkpoint(make_trainer):
+    trainer = make_trainer("trainer.max_steps=2", EACH, "optimizer.lr=1e38", "trainer.clip_norm=null")
+    with pytest.raises(UserError, match=r"the weights are not finite \(.*lower optimizer.lr"):
+        trainer.run()
+    for checkpoint in trainer.folder.newest_steps():
+        Checkpoint.open(checkpoint).weights()
+
+
+def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_trainer):
+    trainer = make_trainer("datasets.dev=${datasets.train}", "trainer.max_steps=1")
+    whole = evaluate(trainer.step, trainer.text_encoder, trainer.searches, trainer.dev_loader)
+    durations = trainer.dev_loader.dataset.dataset.durations
+    longest = trainer.dev_loader.dataset.dataset.ids[int(np.argmax(durations))]
+    forward = trainer.step.forward
+
+    def of_limited_memory(batch):
+        if batch["audio_lengths"].max() > 16000 * sorted(durations)[-2] + 1 or len(batch["utterance_id"]) > 2:
+            raise MemoryError
+        return forward(batch)
+
+    trainer.step.forward = of_limited_memory
+    tight = evaluate(trainer.step, trainer.text_encoder, trainer.searches, trainer.dev_loader)
+    assert {item.id: "fit into the memory" in item.reason for item in tight.skipped} == {longest: True}
+    assert tight.references == {i: text for i, text in whole.references.items() if i != longest}
+    assert tight.predictions["greedy"] == {i: whole.predictions["greedy"][i] for i in tight.references}
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
         (["+objective.blank=50"], "do not fit together"),
         (["+decoders.greedy.blank=29"], "blank=29 must be"),
         (["model.encoder.num_features=40"], "do not fit together"),
+        (["model.encoder.dim=0"], "would hold no numbers at all"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_noticed_before_training(make_trainer, settings, line):
