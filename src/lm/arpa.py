@@ -127,11 +127,11 @@ def _columns(
     """log_prob, n-grams and backoff of a section; weights that are left out are 0."""
     section = section.replace(b"\r", b"").strip(b"\n") + b"\n"
     if not section.strip():
-        return np.zeros(0), pa.array([], pa.string()), np.zeros(0)
+        return np.zeros(0), pa.array([], pa.large_string()), np.zeros(0)
     names = ["log_prob", "ngram", "backoff"]
     if section.count(b"\t") != 2 * section.count(b"\n"):
         section = re.sub(rb"^([^\t\n]*\t[^\t\n]*)$", rb"\1\t0", section, flags=re.M)
-    types = {"log_prob": pa.float64(), "ngram": pa.string(), "backoff": pa.float64()}
+    types = {"log_prob": pa.float64(), "ngram": pa.large_string(), "backoff": pa.float64()}
     try:
         table = csv.read_csv(
             io.BytesIO(section),
@@ -140,12 +140,16 @@ def _columns(
             csv.ConvertOptions(column_types=types, strings_can_be_null=False),
         ).combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        first = section.partition(b"\n")[0].decode(errors="replace")[:60]
+        if "\t" not in first:
+            raise UserError(
+                f"{file}: no tabs part the columns of its {order}-grams ('{first}'); write it with tabs, as ARPA has it"
+            ) from None
         detail = str(error).splitlines()[0]
         raise UserError(
             f"{file}: a line of the {order}-grams cannot be read ({detail}); get it again"
         ) from None
     columns = [table.column(name).combine_chunks() for name in names]
-    columns = [c.chunk(0) if isinstance(c, pa.ChunkedArray) else c for c in columns]
     if columns[0].null_count or columns[2].null_count:
         raise UserError(
             f"{file}: a {order}-gram has no number where one is needed; it is damaged, get it again"

@@ -137,18 +137,18 @@ def _all_words(table: dict[str, np.ndarray], vocab_size: int) -> Level:
     return Level(np.arange(vocab_size, dtype=np.int32)[:, None], nothing, nothing, raw, count)
 
 
-def discounts(count: np.ndarray) -> tuple[np.ndarray, bool]:
+def discounts(count: np.ndarray) -> np.ndarray:
     """Adjusted counts of an order -> what counts of 0, 1, 2 and 3 or more are lowered by (Chen and Goodman, eq. 26).
 
-    Where the text is too small for that (no n-gram of some count): 0.5, 1 and 1.5, as lmplz falls back to; and True.
+    Where the text is too small for that (no n-gram of some count): 0.5, 1 and 1.5, as lmplz falls back to.
     """
     t = np.bincount(np.minimum(count, 5), minlength=5)[:5].astype(float)
     if (t[1:] > 0).all():
         y = t[1] / (t[1] + 2 * t[2])
         found = [0.0] + [k - (k + 1) * y * t[k + 1] / t[k] for k in (1, 2, 3)]
         if all(0 <= d <= k for k, d in enumerate(found)):
-            return np.array(found), False
-    return np.array([0.0, 0.5, 1.0, 1.5]), True
+            return np.array(found)
+    return np.array([0.0, 0.5, 1.0, 1.5])
 
 
 def estimate(
@@ -161,7 +161,7 @@ def estimate(
     kept, probabilities, backoffs = [], [], []
     for level in levels:
         order = level.order
-        amounts = discounts(level.count)[0][np.minimum(level.count, 3)]
+        amounts = discounts(level.count)[np.minimum(level.count, 3)]
         contexts = 1 if order == 1 else len(levels[order - 2].count)
         stays = np.ones(len(level.raw), bool) if order == 1 else level.raw > prune[order - 1]
         total = np.bincount(level.parent, weights=level.count, minlength=contexts)
