@@ -15,13 +15,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from src.checkpoint import Checkpoint
+from src.checkpoint import WEIGHTS, Checkpoint, find_checkpoint
 from src.datasets import (
     BatchLimits,
     BucketBatchSampler,
     PreparedDataset,
     Skipped,
     SpeechDataset,
+    TextDataset,
     build_loader,
 )
 from src.recognizer import Recognizer
@@ -64,12 +65,22 @@ def main(config: DictConfig) -> None:
         known = ", ".join(config.datasets)
         raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
     dataset = build(config.datasets[config.split])
+    if not isinstance(dataset, SpeechDataset) or isinstance(dataset, TextDataset):
+        raise UserError(
+            f"split={config.split}: a {type(dataset).__name__} has no recordings; choose another datasets=NAME"
+        )
     if len(dataset) == 0 and not dataset.skipped:
         raise UserError(f"{dataset.name}: no recordings found; check its folder and its limits")
     if references_dir is not None:
         write_references(dataset, TranscriptFolder(references_dir, "references_dir"))
     settings = checkpoint.search_settings(config.decoder) | search_settings
-    made_with = (checkpoint.fingerprint(), config.decoder, settings, dataset.name)
+    made_with = (
+        checkpoint.fingerprint(),
+        config.decoder,
+        settings,
+        [*dates_of_files(settings)],
+        dataset.name,
+    )
     written, skipped = transcribe(dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), config)
     print(f"{written} transcripts in {save_dir}")
     for item in skipped:
@@ -145,6 +156,16 @@ def transcribe(
     if audio_s:
         print(f"real-time factor {seconds / audio_s:.4f} ({audio_s:.0f} s of audio in {seconds:.1f} s)")
     return written, skipped
+
+
+def dates_of_files(settings: object) -> Iterator[tuple[int, int]]:
+    """Size and date of every file that a search's settings name: another language model makes other transcripts."""
+    if isinstance(settings, dict | list):
+        for value in settings.values() if isinstance(settings, dict) else settings:
+            yield from dates_of_files(value)
+    elif isinstance(settings, str) and os.path.exists(settings):
+        file = os.stat(find_checkpoint(settings) / WEIGHTS if os.path.isdir(settings) else settings)
+        yield file.st_size, file.st_mtime_ns
 
 
 def stamp(path: str, made_with: str) -> str:

@@ -13,12 +13,14 @@ import argparse
 import hashlib
 import json
 import sys
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import torch
 import yaml
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,6 +34,7 @@ from src.metrics import corpus_error_rates
 from src.model import CTCModel
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder, normalize
+from src.utils.devices import choose_device
 from src.utils.errors import UserError, door
 from src.utils.progress import progress_bar
 
@@ -41,9 +44,10 @@ BATCH_S = 240  # seconds of audio that the model hears at once
 
 def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path) -> dict[str, Tensor]:
     """log_probs [T, V] by utterance id, from the cache where that is of the same model and recordings."""
-    if cache.is_file():
+    with suppress(FileNotFoundError, SafetensorError):
+        found = load_file(cache)
         print(f"acoustic scores from {cache}")
-        return load_file(cache)
+        return found
     sampler = BucketBatchSampler(dataset.durations, max_batch_duration_s=BATCH_S, shuffle=False)
     found: dict[str, Tensor] = {}
     with progress_bar(total=len(dataset), desc="listening", unit="clip") as bar:
@@ -117,11 +121,8 @@ def main() -> None:
         raise UserError(f"--out {arguments.out}: must end in .yaml")
 
     checkpoint = Checkpoint.open(arguments.checkpoint)
-    recognizer = Recognizer.load(checkpoint.path, device=arguments.device)
-    if not isinstance(recognizer.model, CTCModel):
-        raise UserError(
-            f"{arguments.checkpoint}: is a {type(recognizer.model).__name__}; fusion is tuned for CTC models"
-        )
+    model = checkpoint.model(CTCModel).to(choose_device(arguments.device))
+    recognizer = Recognizer(model, checkpoint.text_encoder(), search=None)
     tokens = recognizer.text_encoder.tokens
     if arguments.words:
         about = {"lm": str(arguments.words), "unknown_penalty": arguments.unknown_penalty}
@@ -131,8 +132,14 @@ def main() -> None:
         scorer = TokenNGramScorer(**about, tokens=tokens)
     about = {"_target_": f"src.lm.{type(scorer).__name__}", **about}
     bonus_scorer = LengthBonus(len(tokens))
+    grid = [
+        (weight, bonus, CTCBeamSearch(arguments.beam_size, scorers=[(scorer, weight), (bonus_scorer, bonus)]))
+        for weight, bonus in sorted(product(set(arguments.weights), set(arguments.bonuses)))
+    ]
 
     dataset = CustomDirDataset(arguments.data_dir)
+    for item in dataset.skipped:
+        print(f"skipped {item.id}: {item.reason}")
     paths = [Path(dataset.entry(row).path) for row in range(len(dataset))]
     recordings = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     name = hashlib.sha256(repr((checkpoint.fingerprint(), recordings)).encode()).hexdigest()[:12]
@@ -147,9 +154,7 @@ def main() -> None:
     truth, scores = [references[i] for i in ids], [heard[i] for i in ids]
 
     rows = []
-    grid = sorted(product(set(arguments.weights), set(arguments.bonuses)))
-    for weight, bonus in progress_bar(grid, desc="tuning", unit="point"):
-        search = CTCBeamSearch(arguments.beam_size, scorers=[(scorer, weight), (bonus_scorer, bonus)])
+    for weight, bonus, search in progress_bar(grid, desc="tuning", unit="point"):
         rates = corpus_error_rates(
             truth, searched(search, scores, recognizer.text_encoder, recognizer.model.device)
         )

@@ -158,7 +158,7 @@ class Checkpoint:
         model = safe_build(self.config["model"], str(self.path / CONFIG))
         if not isinstance(model, kind):
             raise UserError(
-                f"{self.path / CONFIG}: 'model' is a {type(model).__name__}, not a {kind.__name__}; give another"
+                f"checkpoint {self.path}: holds a {type(model).__name__}, and a {kind.__name__} is needed; give another"
             )
         try:
             model.load_state_dict(weights)

@@ -133,3 +133,9 @@ def test_numbers_as_folders(corpus):
 def test_settings_that_cannot_be(corpus, tmp_path, setting, said):
     where = ["checkpoint=nowhere", f"save_dir={tmp_path / 'out'}", f"data_dir={corpus}"]
     assert said in spoken_error("inference.py", *where, setting)
+
+
+def test_texts_are_no_recordings(run_folder, corpus, tmp_path):
+    where = [f"checkpoint={run_folder}", f"save_dir={tmp_path}", "datasets=texts", "split=train"]
+    lines = [f"datasets.{part}.texts={corpus}" for part in ("train", "dev")]
+    assert "a TextDataset has no recordings" in spoken_error("inference.py", *where, *lines)

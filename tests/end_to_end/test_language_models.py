@@ -58,6 +58,36 @@ def test_inference_takes_the_tuned_search(tuned, run_folder, corpus, tmp_path):
     assert texts(tmp_path) != {name: text.lower() for name, text in texts(corpus / "transcriptions").items()}
 
 
+def test_texts_of_another_language_model_in_the_same_file_are_not_taken_over(run_folder, corpus, tmp_path):
+    lm, decoder, out = tmp_path / "lm.safetensors", tmp_path / "decoder.yaml", tmp_path / "out"
+    scorer = {"_target_": "src.lm.WordNGramScorer", "lm": str(lm), "unknown_penalty": -1000.0}
+    settings = {"_target_": "src.decoding.CTCBeamSearch", "scorers": [[scorer, 1.0]]}
+    decoder.write_text(yaml.safe_dump(settings))
+    where = [f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={out}", "num_workers=0"]
+    spoken = texts(corpus / "transcriptions").values()
+    for known in ({word for text in spoken for word in text.lower().split()}, {"low"}):
+        NGramLM.estimate([" ".join(known)], order=1).save(lm)
+        door("inference.py", *where, f"decoder={decoder}", "resume=true")
+        assert {word for text in texts(out).values() for word in text.split()} <= known
+
+
+def test_what_tuning_cannot_use_is_named_before_anything_is_heard(run_folder, corpus, words, tmp_path):
+    tune = ["scripts/tune_fusion.py", run_folder, corpus, "--words", words, "--out", tmp_path / "beam.yaml"]
+    assert "beam_size=0 must be" in spoken_error(*tune, "--beam-size", "0")
+    assert "weight" in spoken_error(*tune, "--weights", "nan")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_cache_is_made_anew(run_folder, corpus, words, tmp_path):
+    grid = ["--weights", "0", "--bonuses", "0", "--beam-size", "4", "--out", tmp_path / "beam.yaml"]
+    tune = ["scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid]
+    door(*tune)
+    (cache,) = tmp_path.glob("acoustic_scores_*")
+    whole = cache.read_bytes()
+    cache.write_bytes(whole[:100])
+    assert "acoustic scores from" not in door(*tune).stdout and cache.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     "content,message",
     [
