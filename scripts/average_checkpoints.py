@@ -54,11 +54,15 @@ def main() -> None:
 
     kind, count = ("last", arguments.last) if arguments.last is not None else ("best", arguments.best)
     folder = RunFolder(arguments.run)
+    if not folder.checkpoints.is_dir():
+        raise UserError(
+            f"{arguments.run}: no run's folder, it has no checkpoints/; give one such as saved/NAME"
+        )
     found = folder.newest_steps() if kind == "last" else folder.best_steps()
     if not 2 <= count <= len(found):
         raise UserError(
             f"{arguments.run}: --{kind} {count} of {len(found)} checkpoints there; give 2 or more of those that "
-            f"are there, or train with trainer.keep_{kind}={max(2, count)}"
+            f"are there, or train longer, with trainer.keep_{kind}={max(2, count)}"
         )
     checkpoints = [Checkpoint.open(path) for path in found[:count]]
     out = arguments.out or folder.checkpoints / f"average-{kind}-{count}"

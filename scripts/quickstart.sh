@@ -11,6 +11,11 @@ run=saved/quickstart
 echo "[1/3] a corpus of synthetic speech"
 python scripts/make_synthetic_corpus.py --out "$corpus" --hours 3 --voices 200 --style basics --seed 1
 echo "[2/3] training (a few minutes when the machine is otherwise idle)"
+free='import sys; from src.utils.devices import cores_are_free; sys.exit(0 if cores_are_free() else 1)'
+if [ -z "${OMP_NUM_THREADS:-}" ] && ! python -c "$free"; then
+    echo "other programs keep the cores busy: training with one thread, which is then faster than with several"
+    export OMP_NUM_THREADS=1
+fi
 python train.py -cn=quickstart trainer.resume_from=auto
 
 echo "[3/3] transcribing and scoring voices and sentences that were never heard"

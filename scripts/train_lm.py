@@ -92,7 +92,8 @@ def main() -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"{arguments.out}: cannot be written ({error}); choose another --out") from None
     sizes = ", ".join(f"{end - first:,}" for first, end in zip(lm.starts, lm.starts[1:], strict=False))
-    print(f"wrote {arguments.out} ({len(lm.words):,} words; n-grams of order 1 to {lm.order}: {sizes})")
+    unit = "tokens" if encoder else "words"
+    print(f"wrote {arguments.out} ({len(lm.words):,} {unit}; n-grams of order 1 to {lm.order}: {sizes})")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,6 +36,7 @@ from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder, normalize
 from src.utils.devices import choose_device
 from src.utils.errors import UserError, door
+from src.utils.files import save_tensors
 from src.utils.progress import progress_bar
 
 BATCH = 32  # utterances searched in at once
@@ -60,7 +61,7 @@ def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path)
                 rows = zip(batch["utterance_id"], log_probs.cpu(), lengths.tolist(), strict=True)
                 found |= {i: row[:length].clone() for i, row, length in rows}
     partial = cache.with_name(f"{cache.name}.part")
-    save_file(found, partial)
+    save_tensors(found, partial)
     partial.replace(cache)
     return found
 
@@ -174,6 +175,9 @@ def main() -> None:
     table.write_text(json.dumps({"best": best, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     picture = arguments.out.with_suffix(".png")
     surface(rows, best).savefig(picture, dpi=120)
+    without = min((row["wer"] for row in rows if row["weight"] == 0), default=None)
+    if without is not None:
+        print(f"without the language model: WER {100 * without:.2f} %")
     print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
     print(f"wrote {arguments.out}, {table}, {picture}")
 

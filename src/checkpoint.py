@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder, load_text_encoder
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
+from src.utils.files import save_tensors
 from src.utils.safe_build import OWN_ROOMS, ROOMS, allowed_targets, safe_build
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
@@ -61,9 +62,10 @@ def _pointed(pointer: Path) -> Path:
         raise UserError(
             f"checkpoint {pointer}: cannot be read ({error.strerror}); give a directory"
         ) from None
-    if not name or not os.path.isfile(pointer.parent / name / CONFIG):
+    if not name.isprintable() or not name or not os.path.isfile(pointer.parent / name / CONFIG):
+        named = f" ({name[:40]!r})" if name.isprintable() else ""
         raise UserError(
-            f"checkpoint {pointer}: names no checkpoint ({name[:40]!r}); give the checkpoint's directory itself"
+            f"checkpoint {pointer}: names no checkpoint{named}; give the checkpoint's directory itself"
         )
     return pointer.parent / name
 
@@ -188,6 +190,10 @@ class Checkpoint:
 
         Raises ``UserError`` for a search or a setting that does not exist or does not fit.
         """
+        if self.config["model"].get("_target_") == LANGUAGE_MODEL:
+            raise UserError(
+                f"checkpoint {self.path}: is a language model, which hears nothing; give a recogniser's"
+            )
         settings, source, rooms = self._decoder(name)
         for key in overrides or {}:
             target = allowed_targets(rooms).get(settings.get("_target_"))
@@ -216,6 +222,10 @@ class Checkpoint:
         try:
             settings = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
         except (FileNotFoundError, NotADirectoryError):
+            if file == Path(name):
+                raise UserError(
+                    f"decoder={name}: there is no such file; give a decoder YAML or a name"
+                ) from None
             known = sorted({*decoders, *(own.stem for own in OWN_DECODERS.glob("*.yaml"))})
             raise UserError(
                 f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(known)}, or give a YAML file"
@@ -253,7 +263,7 @@ def write_checkpoint(
 ) -> None:
     """Writes the four files into an existing directory."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, directory / WEIGHTS)
+    save_tensors(weights, directory / WEIGHTS)
     (directory / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     text_encoder.save(directory)
     (directory / CARD).write_text(card, encoding="utf-8")

@@ -31,6 +31,10 @@ class CustomDirDataset(SpeechDataset):
                 raise UserError(
                     f"data_dir={root} has no audio/ folder; give the folder above it, {root.parent}"
                 )
+            if root.is_file():
+                raise UserError(
+                    f"data_dir={root} is a file; scripts/prepare_folder.py {root} --out FOLDER makes a folder of it"
+                )
             problem = "has no audio/ folder" if root.is_dir() else "does not exist"
             remedy = f"put the recordings into {audio_dir}"
             if root.is_dir():

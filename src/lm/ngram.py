@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from src.lm.arpa import Table, read_arpa, write_arpa
 from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, distinct_ngrams, estimate, padded
 from src.lm.trie import Trie
 from src.utils.errors import UserError
+from src.utils.files import save_tensors
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 HIGHEST_ORDER = 6
@@ -255,7 +255,7 @@ class NGramLM:
         }
         about = {"format": FORMAT, "words": json.dumps(self.words), "starts": json.dumps(self.starts)}
         partial = Path(f"{file}.part{os.getpid()}")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, about)
+        save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, about)
         partial.replace(file)
 
     @classmethod

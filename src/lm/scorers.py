@@ -71,6 +71,10 @@ class WordNGramScorer:
         require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
         self.lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
         self.unknown_penalty = unknown_penalty
+        if piece := next((word for word in self.lm.words if WORD_START in word), None):
+            raise UserError(
+                f"the language model is one of tokens (such as '{piece}'); give it as one, not as one of words"
+            )
         words = _writable_words(self.lm, tokens)
         beginnings = {word[:end] for word in words for end in range(len(word) + 1)}
         by_hash = sorted((word_hash(letters), letters) for letters in beginnings)

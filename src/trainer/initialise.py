@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
 from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
+from src.utils.hydra_door import CONFIGS
 from src.utils.safe_build import allowed_targets
 
 BODIES = "encoder.", "lstm."  # what knows nothing of the tokens
@@ -27,15 +30,12 @@ def initialise_from(
     checkpoint = Checkpoint.open(checkpoint_dir)
     ours, theirs = _fixed_parts(model_config), _fixed_parts(checkpoint.config["model"])
     for part in {**ours, **theirs}:
-        one, other = (
-            {**_defaults(node), **node, **dict.fromkeys(OF_TRAINING)}
-            for node in (ours.get(part, {}), theirs.get(part, {}))
-        )
+        one, other = ours.get(part, {}), theirs.get(part, {})
         different = [f"{key}={other.get(key)}" for key in {**one, **other} if one.get(key) != other.get(key)]
         if different:
             raise UserError(
-                f"init_from={checkpoint.path}: its {part} is another one ({', '.join(different)}); use the model "
-                f"config that it was trained with"
+                f"init_from={checkpoint.path}: its {part} is another one ({', '.join(different)}); use "
+                f"{_name_of(theirs) or 'the model config that it was trained with'}"
             )
     theirs, ours = checkpoint.weights(), model.state_dict()
     same_tokens = checkpoint.text_encoder().tokens == text_encoder.tokens
@@ -56,12 +56,24 @@ def initialise_from(
 def _fixed_parts(model_config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What must be alike: a recogniser's frontend and encoder; of a language model all but its vocabulary."""
     if "encoder" in model_config:
-        return {part: model_config[part] for part in ("frontend", "encoder")}
-    return {"language model": {key: value for key, value in model_config.items() if key != "vocab_size"}}
+        return {part: _completed(model_config[part]) for part in ("frontend", "encoder")}
+    return {
+        "language model": _completed({k: value for k, value in model_config.items() if k != "vocab_size"})
+    }
 
 
-def _defaults(node: dict[str, Any]) -> dict[str, Any]:
-    """What a part's class takes for the settings that its config leaves out."""
+def _name_of(parts: dict[str, dict[str, Any]]) -> str | None:
+    """``model=NAME`` of the file in ``src/configs/model`` that describes these parts, if there is one."""
+    for file in sorted((CONFIGS / "model").glob("*.yaml")):
+        described = OmegaConf.to_container(OmegaConf.create({"model": OmegaConf.load(file)}), resolve=True)
+        if _fixed_parts(described["model"]) == parts:
+            return f"model={file.stem}"
+    return None
+
+
+def _completed(node: dict[str, Any]) -> dict[str, Any]:
+    """A part's settings with those that its config leaves out, and without those of training."""
     target = allowed_targets().get(node.get("_target_"))
     parameters = inspect.signature(target).parameters.values() if target else ()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {**defaults, **node, **dict.fromkeys(OF_TRAINING)}

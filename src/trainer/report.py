@@ -18,8 +18,11 @@ from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
 from src.trainer.optimization import StepReport
+from src.utils.devices import ThreadTime
 from src.utils.plots import spectrogram_figure
 from src.utils.seeding import addressed_rng
+
+WATCHED_S, CROWDED = 20.0, 0.6  # seconds of computing, and the share of the threads' time they got
 
 
 class Reporter:
@@ -47,6 +50,7 @@ class Reporter:
         self.example: dict | None = None
         self.shown: dict[str, str] = {}
         self.started = False
+        self.watches_neighbours = True
 
     def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
         self.writers.start(run_dir, config, resume=resume)
@@ -129,6 +133,17 @@ class Reporter:
         if utterance_id not in self.skipped:
             self.say(f"{utterance_id}: {reason}")
         self.skipped[utterance_id] = reason
+
+    def note_neighbours(self, device: torch.device, thread_time: ThreadTime) -> None:
+        """Says once, after some time of computing on a CPU, that other programs slow down all threads together."""
+        threads = torch.get_num_threads()
+        if self.watches_neighbours and thread_time.seconds > WATCHED_S:
+            self.watches_neighbours = False
+            if device.type == "cpu" and threads > 1 and thread_time.share < CROWDED:
+                self.say(
+                    f"other programs keep the cores busy, and {threads} threads wait for each other: stopped (Ctrl-C) "
+                    f"and gone on with OMP_NUM_THREADS=1 before the command, this may be several times faster"
+                )
 
     def note_evaluation(self, step: int, evaluation: Evaluation, search: str | None) -> None:
         """Dev scores, random samples with audio and picture, and one augmented training clip.

@@ -30,7 +30,7 @@ from src.trainer.report import Reporter, SilentReporter, model_card
 from src.trainer.resuming import restore, training_state
 from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
-from src.utils.devices import choose_device, choose_precision
+from src.utils.devices import ThreadTime, choose_device, choose_precision
 from src.utils.errors import UserError
 from src.utils.processes import Processes
 from src.utils.progress import progress_bar
@@ -125,6 +125,7 @@ class Trainer:
         self.scores: dict[str, float] = {}  # ... and its scores
         self.ranking: dict[str, float] = {}  # checkpoint's name -> its score, of the best ones that are kept
         self.seconds = 0.0  # of training, over all sittings
+        self.thread_time = ThreadTime()
         self.saved_at = time.monotonic()
         self.stopping: str | None = None  # why, once all have agreed to stop
 
@@ -224,7 +225,9 @@ class Trainer:
 
     def _optimizer_step(self, group: list[dict]) -> None:
         """One update of the weights, and of the schedule, from the micro-batches of ``group`` (and the others')."""
-        report = self.optimization.run(group, self.steps)
+        with self.thread_time:
+            report = self.optimization.run(group, self.steps)
+        self.reporter.note_neighbours(self.device, self.thread_time)
         self.empty_steps = 0 if report.normalizer else self.empty_steps + 1
         if self.empty_steps >= self.steps_per_epoch:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import torch
 
@@ -52,3 +53,36 @@ def to_device(batch: dict, device: torch.device) -> dict:
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in batch.items()
     }
+
+
+class ThreadTime:
+    """``with thread_time: ...``: what share of its threads' time a process got in such blocks, as ``share``.
+
+    Below 1 where other programs take the cores. Several threads then wait for the one that was left out, again and
+    again, and one alone is faster.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self.computed = 0.0
+
+    def __enter__(self) -> None:
+        self.seconds -= time.perf_counter()
+        self.computed -= time.process_time()
+
+    def __exit__(self, *_) -> None:
+        self.seconds += time.perf_counter()
+        self.computed += time.process_time()
+
+    @property
+    def share(self) -> float:
+        return self.computed / (self.seconds * torch.get_num_threads())
+
+
+def cores_are_free() -> bool:
+    """Tries for a second whether this process's threads have the cores to themselves."""
+    matrix, thread_time = torch.ones(256, 256), ThreadTime()
+    while thread_time.seconds < 1:
+        with thread_time:
+            for _ in range(100):
+                matrix @ matrix
+    return thread_time.share > 0.8

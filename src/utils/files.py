@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 from src.utils.audio import AUDIO_SUFFIXES
 from src.utils.errors import TextError
@@ -45,3 +48,11 @@ def read_text(file: Path) -> str:
     if "\0" in text:  # UTF-16 without its mark is valid UTF-8
         raise TextError(f"{file}: not UTF-8 (it holds NUL bytes, as UTF-16 does); save it as UTF-8")
     return text
+
+
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file that others may read as they may read any new file (the library alone lets nobody)."""
+    save_file(dict(tensors), file, about)
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)

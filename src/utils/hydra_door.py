@@ -7,7 +7,7 @@ import difflib
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,15 @@ def _unknown_key(key: str, name: str) -> str:
     """What to say of an override of a setting that the config ``name`` does not have."""
     group, _, last = key.rpartition(".")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = OmegaConf.create(_plain(name))
-    siblings = OmegaConf.select(config, group) if group else config
-    names = [str(sibling) for sibling in siblings] if OmegaConf.is_dict(siblings) else []
+        plain = _plain(name)
+    siblings = OmegaConf.select(OmegaConf.create(plain), group) if group else plain
+    names = [str(sibling) for sibling in siblings] if isinstance(siblings, Mapping | DictConfig) else []
     if like := difflib.get_close_matches(last, names, n=1):
         return f"{key} is unknown to -cn={name}; did you mean {f'{group}.' if group else ''}{like[0]}?"
+    top, _, below = key.partition(".")
+    if top not in plain:
+        known = _like(top, plain, below and f".{below}") or f"; it has: {', '.join(plain)}"
+        return f"{key} is unknown to -cn={name}{known}"
     known = f"; {group or 'the config'} has: {', '.join(names)}" if names else ""
     return f"{key} is not in -cn={name}{known}; to add it all the same, write +{key}=..."
 
@@ -69,9 +73,24 @@ def _completed(config: DictConfig, name: str) -> DictConfig:
         example = " ".join(f"{key}=..." for key in missing)
         raise UserError(f"-cn={name} needs a value for {', '.join(missing)}; add {example}")
     OmegaConf.resolve(config)
-    _check_shape(OmegaConf.to_container(config), _plain(name))
+    plain = _plain(name)
+    for key in config:
+        if key not in plain:  # further down whoever is built from them knows what they may be
+            raise UserError(
+                f"{key} is read by nothing of -cn={name}{_like(str(key), plain) or '; leave it out'}"
+            )
+    _check_shape(OmegaConf.to_container(config), plain)
     OmegaConf.update(config, "config_name", name, force_add=True)
     return config
+
+
+def _like(key: str, settings: Mapping[Any, Any], below: str = "") -> str:
+    """A clause that asks for the setting one group down of the same name, or for the most similar name."""
+    inside = [
+        f"{group}.{key}" for group, node in settings.items() if isinstance(node, Mapping) and key in node
+    ]
+    like = inside or difflib.get_close_matches(key, map(str, settings), n=1)
+    return f"; did you mean {like[0]}{below}?" if like else ""
 
 
 @functools.cache

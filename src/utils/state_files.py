@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from src.utils.files import save_tensors
 
 TENSOR, PAIRS, TUPLE = "__tensor__", "__pairs__", "__tuple__"
 
@@ -40,7 +42,7 @@ def save_state(tree: Any, path: Path) -> None:
         raise TypeError(f"cannot save a {type(node).__name__} as training state")
 
     packed = pack(tree)
-    save_file(tensors, path.with_suffix(".safetensors"))
+    save_tensors(tensors, path.with_suffix(".safetensors"))
     path.with_suffix(".json").write_text(json.dumps(packed), encoding="utf-8")
 
 

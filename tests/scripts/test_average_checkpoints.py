@@ -57,7 +57,7 @@ def test_too_few_checkpoints_and_the_wrong_folder_are_one_line(make_trainer, ave
     capsys.readouterr()
     for words, said in (
         ([trainer.folder.directory, "--last", 5], "--last 5 of 1 checkpoints there; give 2 or more"),
-        ([tmp_path / "nowhere", "--best", 2], "--best 2 of 0 checkpoints there"),
+        ([tmp_path / "nowhere", "--best", 2], "nowhere: no run's folder"),
     ):
         with pytest.raises(SystemExit) as stop:
             average(*words)

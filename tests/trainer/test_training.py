@@ -9,12 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from src.checkpoint import Checkpoint
 from src.trainer import Interrupted
 from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.run_folder import RunFolder
+from src.utils import devices
+from src.utils.devices import ThreadTime
 from src.utils.errors import UserError
 from src.utils.state_files import load_state, save_state
 
@@ -320,3 +323,30 @@ def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_
 def test_parts_that_do_not_fit_together_are_noticed_before_training(make_trainer, settings, line):
     with pytest.raises(UserError, match=line):
         make_trainer(*settings)
+
+
+def test_busy_neighbours_are_named_once(make_trainer, capsys, monkeypatch):
+    """Two threads that got a third of their time in 30 seconds; with one thread there is nothing to say."""
+    reporter, time = make_trainer().reporter, ThreadTime()
+    time.seconds, time.computed = 30.0, 20.0
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    reporter.note_neighbours(torch.device("cpu"), time)
+    reporter = make_trainer().reporter
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for seconds in (10.0, 30.0, 40.0):
+        time.seconds = seconds
+        reporter.note_neighbours(torch.device("cpu"), time)
+    assert capsys.readouterr().out.count("OMP_NUM_THREADS=1") == 1
+
+
+def test_the_time_of_threads_is_that_of_the_blocks_alone(monkeypatch):
+    clock = iter([10.0, 14.0, 20.0, 26.0])
+    used = iter([1.0, 5.0, 50.0, 56.0])
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(devices.time, "process_time", lambda: next(used))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    time = ThreadTime()
+    for _ in range(2):
+        with time:
+            pass
+    assert time.seconds == 10.0 and time.share == 0.5

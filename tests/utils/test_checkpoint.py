@@ -17,6 +17,7 @@ from src.recognizer import Recognizer
 from src.text_encoder import CharTextEncoder, train_bpe
 from src.transforms import LogMel
 from src.utils.errors import UserError
+from src.utils.files import save_tensors
 from src.utils.safe_build import safe_build
 
 CONFIG = {
@@ -189,3 +190,19 @@ def test_paths_that_cannot_be(tmp_path):
             find_checkpoint(tmp_path / name)
     with pytest.raises(UserError, match="has no config.yaml"):
         find_checkpoint(tmp_path)
+
+
+def test_weights_given_for_a_checkpoint_are_not_printed(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"Pq\x00\x00{weights}")
+    with pytest.raises(
+        UserError, match=r"model.safetensors: names no checkpoint; give the checkpoint's directory"
+    ):
+        find_checkpoint(file)
+
+
+def test_others_may_read_weights_as_they_may_read_any_new_file(tmp_path):
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    (tmp_path / "plain").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("a.safetensors", "plain")}
+    assert len(modes) == 1

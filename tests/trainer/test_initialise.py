@@ -1,0 +1,16 @@
+"""Starting from a checkpoint of another shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from src.trainer.initialise import initialise_from
+from src.utils.errors import UserError
+from src.utils.hydra_door import compose
+
+
+def test_the_config_that_a_checkpoint_was_trained_with_is_named():
+    """``checkpoints/demo`` is an ``xs`` with another dropout, which its weights know nothing of."""
+    small = compose("conformer_ctc", ["model=conformer_ctc_s"]).model
+    with pytest.raises(UserError, match=r"its encoder is another one \(.*\); use model=conformer_ctc_xs"):
+        initialise_from(None, "checkpoints/demo", None, dict(small))
