@@ -22,13 +22,14 @@ from src.datasets import (
     PreparedDataset,
     Skipped,
     SpeechDataset,
-    TextDataset,
     build_loader,
+    recordings_of,
 )
+from src.datasets.index import file_version
 from src.recognizer import Recognizer
 from src.transcript_folder import TranscriptFolder
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import Flag, Text, Whole, build, build_settings, check_fields
+from src.utils.build import Flag, Text, Whole, build_settings, check_fields
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
 from src.utils.progress import progress_bar
@@ -58,30 +59,26 @@ def main(config: DictConfig) -> None:
     save_dir = Path(options.save_dir)
     references_dir = None if options.references_dir is None else Path(options.references_dir)
     keep_off_the_true_texts(save_dir, references_dir, config)
+    limits = build_settings(BatchLimits, config.batching, "batching")
     checkpoint = Checkpoint.open(options.checkpoint)
     search_settings = OmegaConf.to_container(config.search, resolve=True)
-    recognizer = Recognizer.load(checkpoint.path, config.decoder, config.device, search_settings)
-    if config.datasets.get(config.split) is None:
-        known = ", ".join(config.datasets)
-        raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
-    dataset = build(config.datasets[config.split])
-    if not isinstance(dataset, SpeechDataset) or isinstance(dataset, TextDataset):
-        raise UserError(
-            f"split={config.split}: a {type(dataset).__name__} has no recordings; choose another datasets=NAME"
-        )
+    recognizer = Recognizer.load(checkpoint.path, options.decoder, options.device, search_settings)
+    dataset = recordings_of(config)
     if len(dataset) == 0 and not dataset.skipped:
         raise UserError(f"{dataset.name}: no recordings found; check its folder and its limits")
     if references_dir is not None:
         write_references(dataset, TranscriptFolder(references_dir, "references_dir"))
-    settings = checkpoint.search_settings(config.decoder) | search_settings
+    settings = checkpoint.search_settings(options.decoder) | search_settings
     made_with = (
         checkpoint.fingerprint(),
         config.decoder,
         settings,
-        [*dates_of_files(settings)],
+        [*dates_of_models(settings)],
         dataset.name,
     )
-    written, skipped = transcribe(dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), config)
+    written, skipped = transcribe(
+        dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), limits, options
+    )
     print(f"{written} transcripts in {save_dir}")
     for item in skipped:
         print(f"skipped {item.id}: {item.reason}")
@@ -108,7 +105,8 @@ def transcribe(
     recognizer: Recognizer,
     folder: TranscriptFolder,
     made_with: str,
-    config: DictConfig,
+    limits: BatchLimits,
+    options: InferenceOptions,
 ) -> tuple[int, list[Skipped]]:
     """Writes a text for every recording; returns how many there are now and which were left out.
 
@@ -118,10 +116,12 @@ def transcribe(
         with suppress(UserError):
             folder.remove(item.id)
     stamps = {
-        utterance_id: stamp(dataset.entry(row).path, made_with)
+        utterance_id: hashlib.blake2b(
+            f"{made_with} {dataset.version(row)}".encode(), digest_size=8
+        ).hexdigest()
         for row, utterance_id in enumerate(dataset.ids)
     }
-    wanted, refused = folder.claim(stamps, config.resume)
+    wanted, refused = folder.claim(stamps, options.resume)
     if not wanted and stamps:
         print(f"all {len(stamps) - len(refused)} were there already")
     skipped = [*dataset.skipped, *(Skipped(i, "", reason) for i, reason in refused.items())]
@@ -129,11 +129,10 @@ def transcribe(
     rows = {utterance_id: row for row, utterance_id in enumerate(dataset.ids)}
     remaining = dataset.select([rows[utterance_id] for utterance_id in wanted])
     # The sampler begins with the longest clips, so memory runs out at once or never.
-    limits = build_settings(BatchLimits, config.batching, "batching")
     sampler = BucketBatchSampler(remaining.durations, **vars(limits))
-    loader = build_loader(PreparedDataset(remaining), sampler, config.num_workers)
+    loader = build_loader(PreparedDataset(remaining), sampler, options.num_workers)
     audio_s, started = 0.0, time.monotonic()
-    with progress_bar(total=len(remaining), desc=config.decoder, unit="clip") as bar:
+    with progress_bar(total=len(remaining), desc=options.decoder, unit="clip") as bar:
         for batch in loader:
             skipped += batch["skipped"]
             bar.update(len(batch["skipped"]))
@@ -158,24 +157,13 @@ def transcribe(
     return written, skipped
 
 
-def dates_of_files(settings: object) -> Iterator[tuple[int, int]]:
-    """Size and date of every file that a search's settings name: another language model makes other transcripts."""
+def dates_of_models(settings: object) -> Iterator[tuple | None]:
+    """Size and date of every language model that a search's settings name: another one makes other transcripts."""
+    if isinstance(settings, dict) and isinstance(lm := settings.get("lm"), str):
+        yield file_version(str(find_checkpoint(lm) / WEIGHTS) if os.path.isdir(lm) else lm)
     if isinstance(settings, dict | list):
         for value in settings.values() if isinstance(settings, dict) else settings:
-            yield from dates_of_files(value)
-    elif isinstance(settings, str) and os.path.exists(settings):
-        file = os.stat(find_checkpoint(settings) / WEIGHTS if os.path.isdir(settings) else settings)
-        yield file.st_size, file.st_mtime_ns
-
-
-def stamp(path: str, made_with: str) -> str:
-    """A hash of a recording (path, size, date) and of what transcribes it."""
-    try:
-        status = os.stat(path)
-        recording = (path, status.st_size, status.st_mtime_ns)
-    except (OSError, ValueError):  # a row of a table, or a name that no file can have
-        recording = (path,)
-    return hashlib.blake2b(f"{made_with} {recording}".encode(), digest_size=8).hexdigest()
+            yield from dates_of_models(value)
 
 
 def keep_off_the_true_texts(save_dir: Path, references_dir: Path | None, config: DictConfig) -> None:

@@ -19,9 +19,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.checkpoint import Checkpoint, atomic_directory, write_checkpoint  # noqa: E402
-from src.trainer.run_folder import RunFolder  # noqa: E402
-from src.utils.errors import UserError, door  # noqa: E402
+from src.checkpoint import Checkpoint, atomic_directory, write_checkpoint
+from src.trainer.run_folder import RunFolder
+from src.utils.errors import UserError, door
 
 TITLE = "# The average of"  # how its card begins
 

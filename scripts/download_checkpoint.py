@@ -1,8 +1,8 @@
 """Downloads a checkpoint, a language model or logs, checks and unpacks them.
 
     python scripts/download_checkpoint.py owner/name --out checkpoints/name
-    python scripts/download_checkpoint.py https://example.org/model.tar.gz --sha256 HEX --out
-    checkpoints/model
+    python scripts/download_checkpoint.py https://example.org/model.tar.gz --sha256 HEX \\
+        --out checkpoints/model
 
 SOURCE is a Hugging Face id or address, any https address, a Google Drive link, or a path. zip and tar are
 unpacked; an archive's single top folder is left out, so that `--out` is the checkpoint itself. Nothing that
@@ -20,9 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.fetching.archives import archive_kind, unpack  # noqa: E402
-from src.fetching.downloads import fetch  # noqa: E402
-from src.utils.errors import UserError, door  # noqa: E402
+from src.fetching.archives import archive_kind, unpack
+from src.fetching.downloads import fetch
+from src.utils.errors import UserError, door
 
 
 def download(source: str, out: Path, sha256: str | None = None, endpoint: str | None = None) -> list[Path]:

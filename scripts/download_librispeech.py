@@ -67,9 +67,8 @@ def _bring(part: str, out: Path, mirrors: Sequence[str], pause_s: float) -> Path
     if not (unpacked / part).is_dir():
         raise UserError(f"{archive}: holds no LibriSpeech/{part}; delete it and try another --mirror")
     target.parent.mkdir(parents=True, exist_ok=True)
-    for (
-        file
-    ) in unpacked.iterdir():  # the notes beside the part (SPEAKERS.TXT ...) first, then the part in one move
+    # The notes beside the part (SPEAKERS.TXT ...) first, then the part in one move.
+    for file in unpacked.iterdir():
         if file.is_file():
             os.replace(file, target.parent / file.name)
     os.replace(unpacked / part, target)

@@ -27,12 +27,11 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.datasets import Entry, Skipped, SpeechDataset
+from src.datasets import Entry, Skipped, SpeechDataset, recordings_of
 from src.datasets.index import Index, checked_id
 from src.datasets.shard_index import INDEX_NAME, merge, write_piece
 from src.datasets.tar_shards import add_member, finish
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import build
 from src.utils.errors import UserError, door
 from src.utils.hydra_door import compose
 from src.utils.progress import progress_bar
@@ -144,10 +143,7 @@ def main() -> None:
         raise UserError(f"--shard-mb {options.shard_mb}: must be above 0, and finite")
     # inference.py's config says what to read; what else it asks for has no meaning here.
     config = compose("inference", ["checkpoint=none", "save_dir=none", *options.settings])
-    if config.datasets.get(config.split) is None:
-        known = ", ".join(config.datasets)
-        raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
-    dataset = build(config.datasets[config.split])
+    dataset = recordings_of(config)
     if not len(dataset):
         raise UserError(f"{dataset.name}: no recordings to write ({len(dataset.skipped)} cannot be read)")
     pieces = make_shards(dataset, options.out, options.format, round(options.shard_mb * 2**20))
@@ -156,6 +152,8 @@ def main() -> None:
         print(f"skipped {item.id}: {item.reason}")
     count, hours = sum(map(len, pieces)), sum(piece.durations.sum() for piece in pieces) / 3600
     left_out = f", {len(skipped)} recordings skipped" if skipped else ""
+    if not count:
+        raise UserError(f"{dataset.name}: none of its recordings could be read; the lines above say why")
     print(f"made {options.out}: {count} clips, {hours:.2f} h in {len(pieces)} shards{left_out}")
     print(
         f"train on it: python train.py -cn=conformer_ctc datasets=shards datasets.train.shards={options.out} "

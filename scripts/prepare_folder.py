@@ -17,10 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.fetching.downloads import fetch  # noqa: E402
-from src.fetching.layout import lay_out, unpack_all  # noqa: E402
-from src.utils.errors import UserError, door  # noqa: E402
-from src.utils.files import audio_files  # noqa: E402
+from src.fetching.downloads import fetch
+from src.fetching.layout import lay_out, unpack_all
+from src.utils.errors import UserError, door
+from src.utils.files import audio_files
 
 
 def prepare(link: str, out: Path) -> Path:

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.utils.errors import UserError, door  # noqa: E402
+from src.utils.errors import UserError, door
 
 
 def commands(row: dict, inputs: dict[str, str]) -> str:

@@ -16,19 +16,20 @@ import numpy as np
 import soundfile
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.datasets import load_audio  # noqa: E402
-from src.transforms import LogMel, SpecAugment  # noqa: E402
+from src.datasets import load_audio
+from src.transforms import LogMel, SpecAugment
 from src.utils.audio import SAMPLE_RATE
-from src.utils.errors import UserError, door  # noqa: E402
-from src.utils.plots import Clip, waveform_and_spectrogram_figure  # noqa: E402
-from src.utils.progress import progress_bar  # noqa: E402
-from src.utils.seeding import addressed_rng  # noqa: E402
+from src.utils.build import build
+from src.utils.errors import UserError, door
+from src.utils.files import audio_files
+from src.utils.plots import Clip, waveform_and_spectrogram_figure
+from src.utils.progress import progress_bar
+from src.utils.seeding import addressed_rng
 
 CONFIGS = ROOT / "src" / "configs"
 
@@ -83,7 +84,7 @@ def load_transforms(name: str) -> DictConfig:
 def choose_clip(path: Path | None) -> tuple[str, np.ndarray]:
     """The clip that is asked for, else the first one of samples/, else a synthetic one."""
     if path is None:
-        samples = sorted(file for file in (ROOT / "samples" / "audio").rglob("*.*") if file.is_file())
+        samples = audio_files(ROOT / "samples" / "audio")
         if not samples:
             return "synthetic chirps", synthetic_clip()
         path = samples[0]
@@ -123,7 +124,7 @@ def make_gallery(
     config: DictConfig, name: str, clip_name: str, audio: np.ndarray, seed: int, out: Path
 ) -> int:
     """Writes NAME.wav and NAME.png for each augmentation, and index.html; returns how many there are."""
-    transforms = instantiate(config)
+    waveform, spec_augment = build(config.waveform), build(config.spec_augment)
     before = Clip("before", audio, features_of(audio, normalize=False))
     soundfile.write(out / "original.wav", audio, SAMPLE_RATE)
     cards = []
@@ -137,21 +138,19 @@ def make_gallery(
         figure.savefig(out / f"{step}.png", dpi=110)
         cards.append(card(step, settings, players))
 
-    if transforms.waveform is not None:
-        together = transforms.waveform(audio, addressed_rng(seed, "all_together"))
-        for step, augmentation in progress_bar(
-            transforms.waveform.augmentations.items(), unit="augmentation"
-        ):
+    if waveform is not None:
+        together = waveform(audio, addressed_rng(seed, "all_together"))
+        for step, augmentation in progress_bar(waveform.augmentations.items(), unit="augmentation"):
             augmentation.p = 1.0
             changed = augmentation(audio, addressed_rng(seed, step))
             after = Clip("after", changed, features_of(changed, normalize=False))
             show(step, severity(config.waveform.augmentations[step]), before, after)
         after = Clip("after", together, features_of(together, normalize=False))
         show("all_together", "each with its own probability", before, after)
-    if transforms.spec_augment is not None:
-        transforms.spec_augment.p = 1.0
+    if spec_augment is not None:
+        spec_augment.p = 1.0
         features = features_of(audio, normalize=True)
-        masked = masked_features(transforms.spec_augment, features, addressed_rng(seed, "spec_augment"))
+        masked = masked_features(spec_augment, features, addressed_rng(seed, "spec_augment"))
         first, second = Clip("before (normalised)", audio, features), Clip("after", audio, masked)
         show("spec_augment", severity(config.spec_augment), first, second, sound=False)
 

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.checkpoint import find_checkpoint  # noqa: E402
-from src.lm import NGramLM  # noqa: E402
-from src.text_encoder import TextEncoder, load_text_encoder, normalize  # noqa: E402
-from src.text_encoder.corpus import read_lines, text_files  # noqa: E402
-from src.utils.errors import TextError, UserError, door  # noqa: E402
-from src.utils.progress import progress_bar  # noqa: E402
+from src.checkpoint import find_checkpoint
+from src.lm import NGramLM
+from src.text_encoder import TextEncoder, load_text_encoder, normalize
+from src.text_encoder.corpus import read_lines, text_files
+from src.utils.errors import TextError, UserError, door
+from src.utils.progress import progress_bar
 
 
 def sentences(paths: list[Path], encoder: TextEncoder | None, skipped: list[str]) -> Iterator[str]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.text_encoder import BPETextEncoder, normalize, train_bpe  # noqa: E402
-from src.text_encoder.corpus import read_lines, text_files  # noqa: E402
-from src.utils.errors import TextError, UserError, door  # noqa: E402
-from src.utils.progress import progress_bar  # noqa: E402
+from src.text_encoder import BPETextEncoder, normalize, train_bpe
+from src.text_encoder.corpus import read_lines, text_files
+from src.utils.errors import TextError, UserError, door
+from src.utils.progress import progress_bar
 
 
 def read_corpus(paths: list[Path]) -> tuple[list[str], list[TextError]]:

@@ -91,10 +91,9 @@ def surface(rows: list[dict], best: dict) -> Figure:
     axes.set_xticks(range(len(bonuses)), [f"{bonus:g}" for bonus in bonuses])
     axes.set_yticks(range(len(weights)), [f"{weight:g}" for weight in weights])
     axes.set(xlabel="bonus for each token", ylabel="weight of the language model", title="dev WER (%)")
-    for (row, line), (column, value) in product(enumerate(values), enumerate(values[0])):
-        value = line[column]
-        is_best = (weights[row], bonuses[column]) == (best["weight"], best["bonus"])
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", weight="bold" if is_best else None)
+    for (row, weight), (column, bonus) in product(enumerate(weights), enumerate(bonuses)):
+        bold = "bold" if (weight, bonus) == (best["weight"], best["bonus"]) else None
+        axes.text(column, row, f"{values[row][column]:.2f}", ha="center", va="center", weight=bold)
     figure.colorbar(image, ax=axes)
     return figure
 

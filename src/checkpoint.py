@@ -23,11 +23,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from src.model import SpeechModel
+from src.safe_build import OWN_ROOMS, ROOMS, allowed_class, safe_build
 from src.text_encoder import TextEncoder, load_text_encoder
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
 from src.utils.files import save_tensors
-from src.utils.safe_build import OWN_ROOMS, ROOMS, allowed_targets, safe_build
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 LANGUAGE_MODEL = "src.lm.neural.LSTMLanguageModel"
@@ -196,7 +196,7 @@ class Checkpoint:
             )
         settings, source, rooms = self._decoder(name)
         for key in overrides or {}:
-            target = allowed_targets(rooms).get(settings.get("_target_"))
+            target = allowed_class(settings.get("_target_"), rooms)
             known = [*inspect.signature(target).parameters] if target else [key]
             if key not in known:
                 raise UserError(f"search.{key} is unknown to decoder={name}; it has: {', '.join(known)}")
@@ -259,7 +259,7 @@ def _try_out(model: SpeechModel) -> None:
 
 
 def write_checkpoint(
-    directory: Path, model: SpeechModel, config: dict[str, Any], text_encoder: TextEncoder, card: str
+    directory: Path, model: nn.Module, config: dict[str, Any], text_encoder: TextEncoder, card: str
 ) -> None:
     """Writes the four files into an existing directory."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

@@ -13,11 +13,11 @@ from hydra import initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from src.safe_build import OWN_ROOMS, allowed_targets
 from src.text_encoder import train_bpe
 from src.trainer import build_trainer
 from src.utils.build import build
 from src.utils.hydra_door import CONFIGS, compose
-from src.utils.safe_build import OWN_ROOMS, allowed_targets
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem not in ("base", "inference"))

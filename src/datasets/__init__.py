@@ -8,7 +8,7 @@ from src.datasets.custom_dir import CustomDirDataset
 from src.datasets.hugging_face import HuggingFaceDataset
 from src.datasets.index import Entry, Skipped
 from src.datasets.librispeech import LibriSpeechDataset
-from src.datasets.loading import build_loader
+from src.datasets.loading import build_loader, recordings_of
 from src.datasets.manifest import ManifestDataset
 from src.datasets.mixture import MixtureDataset
 from src.datasets.prepared import PreparedDataset
@@ -38,4 +38,5 @@ __all__ = [
     "collate",
     "load_audio",
     "probe_duration",
+    "recordings_of",
 ]

@@ -99,6 +99,9 @@ class HuggingFaceDataset(SpeechDataset):
         # The fingerprint stands for the content: another one is another index.
         super().__init__(entries, name=f"hugging-face-{table._fingerprint}", **limits)
 
+    def version(self, row: int) -> tuple:
+        return self.entry(row).path, self.table._fingerprint
+
     def _content(self, entry: Entry) -> dict[str, Any]:
         content = self.table[int(entry.path.rpartition("#")[2])][self.audio_column]
         if isinstance(content, str):

@@ -7,6 +7,7 @@ and date: when a file changes, the name changes, and the index is made anew.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -115,7 +116,15 @@ def cache_dir() -> Path:
             return wanted
     except (OSError, RuntimeError):  # a read-only home, or none
         pass
-    return Path(tempfile.mkdtemp(prefix="lectern-"))
+    return _temporary_cache()
+
+
+@functools.cache
+def _temporary_cache() -> Path:
+    """Of this process."""
+    folder = Path(tempfile.mkdtemp(prefix="lectern-"))
+    (folder / "indexes").mkdir()
+    return folder
 
 
 def build_index(
@@ -145,7 +154,7 @@ def build_index(
     entries = list(first.values())
     digest = hashlib.blake2b(f"{FORMAT}".encode(), digest_size=16)
     for entry in entries:
-        digest.update(repr((entry, _fingerprint(entry.path))).encode())
+        digest.update(repr((entry, file_version(entry.path))).encode())
     for item in skipped:
         digest.update(repr(item).encode())
     short = re.sub(r"[^\w.-]+", "_", name).encode()[:100].decode(errors="ignore")
@@ -175,7 +184,8 @@ def _cached(file: Path, recordings: int) -> Index | None:
     return index if whole else None
 
 
-def _fingerprint(path: str) -> tuple[int, int] | None:
+def file_version(path: str) -> tuple[int, int] | None:
+    """Size and date of a file; None where there is none."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError: a NUL in the path

@@ -1,16 +1,20 @@
-"""From prepared items to batches, in worker processes."""
+"""From a config to recordings, and from prepared items to batches in worker processes."""
 
 from __future__ import annotations
 
 import signal
 
 import torch
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from src.datasets.collate import collate
 from src.datasets.prepared import PreparedDataset
 from src.datasets.samplers import BucketBatchSampler
-from src.utils.build import Whole, check
+from src.datasets.speech_dataset import SpeechDataset
+from src.datasets.text_dataset import TextDataset
+from src.utils.build import Whole, build, check
+from src.utils.errors import UserError
 
 
 def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_workers: int = 0) -> DataLoader:
@@ -31,3 +35,15 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     """Ctrl-C and torchrun's SIGTERM reach a whole process group; only the parent knows how to stop well."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def recordings_of(config: DictConfig) -> SpeechDataset:
+    """The data set ``datasets.SPLIT`` of a config. Raises ``UserError`` when it has none, or one of texts."""
+    if config.datasets.get(config.split) is None:
+        known = ", ".join(config.datasets)
+        raise UserError(f"split={config.split} is not in this datasets config; choose one of: {known}")
+    dataset = build(config.datasets[config.split])
+    if not isinstance(dataset, SpeechDataset) or isinstance(dataset, TextDataset):
+        kind = type(dataset).__name__
+        raise UserError(f"split={config.split}: a {kind} has no recordings; choose another datasets=NAME")
+    return dataset

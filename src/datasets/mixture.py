@@ -101,6 +101,10 @@ class MixtureDataset(SpeechDataset):
         speaker = None if own.speaker is None else f"{name}/{own.speaker}"
         return Entry(f"{self._prefix(number, copy)}/{own.id}", own.path, own.text, speaker, own.duration_s)
 
+    def version(self, row: int) -> tuple:
+        number, _, inner = self.table[self.rows[row]].tolist()
+        return list(self.parts.values())[number].version(inner)
+
     def __getitem__(self, row: int) -> Utterance:
         """Reads one recording through its own corpus. Raises ``AudioError`` when that fails."""
         number, _, inner = self.table[self.rows[row]].tolist()

@@ -124,14 +124,23 @@ def scanned_index(
     folder = cache_dir() / "indexes"
     keys = [_digest(name, version) for name, version in zip(shards, versions, strict=True)]
     whole = folder / f"shards-{_digest(*keys)}.arrow"
-    if not whole.exists():
+    if not _is_index(whole):
         pieces = [folder / f"shard-{key}.arrow" for key in keys]
         for number, piece in enumerate(progress_bar(pieces, desc="index of shards", unit="shard")):
-            if not piece.exists():
+            if not _is_index(piece):
                 with open_shard(number) as shard:
                     write_piece(piece, *scan(shard, shards[number]))
         merge(pieces, shards, whole)
     return ShardIndex(whole)
+
+
+def _is_index(file: Path) -> bool:
+    """False where there is none, or one that a full disk or a kill has damaged."""
+    try:
+        Index(file)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 def _digest(*parts: str) -> str:

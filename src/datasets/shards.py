@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from src.datasets.audio_io import decode_audio
-from src.datasets.index import Entry, cache_dir
+from src.datasets.index import Entry, cache_dir, file_version
 from src.datasets.samplers import MIXED_SHARDS, WINDOW, shard_order
 from src.datasets.shard_index import INDEX_NAME, ShardIndex, scanned_index
 from src.datasets.speech_dataset import SpeechDataset, Utterance
@@ -161,6 +161,11 @@ class ShardsDataset(SpeechDataset):
         except UserError as error:
             raise AudioError(str(error)) from None
         return Utterance(entry.id, decode_audio(content, entry.path), entry.text, entry.speaker, entry.path)
+
+    def version(self, row: int) -> tuple:
+        number = self._numbers[int(self.shards[row])]
+        place = self.places[number]
+        return self.entry(row).path, self.versions[number] if _is_remote(place) else file_version(place)
 
     def prefetch(self, row: int, epoch: int, seed: int) -> None:
         """Begins to download the shard that the epoch comes to after the row's, once in an epoch and process."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from src.datasets.audio_io import load_audio, probe_duration
-from src.datasets.index import Entry, Index, Skipped, build_index
+from src.datasets.index import Entry, Index, Skipped, build_index, file_version
 from src.utils.errors import UserError
 
 
@@ -101,6 +101,11 @@ class SpeechDataset:
     def entry(self, row: int) -> Entry:
         """What the index says of a row; reads no audio."""
         return Entry(**self.index.row(int(self.rows[row])))
+
+    def version(self, row: int) -> tuple:
+        """What changes when the recording of a row does: its file, that one's size and date."""
+        path = self.entry(row).path
+        return path, file_version(path)
 
     def __getitem__(self, row: int) -> Utterance:
         """Reads one recording. Raises ``AudioError`` when that fails."""

@@ -102,9 +102,8 @@ class Hotwords:
         automaton = build_automaton(list(dict.fromkeys(spelled)))
         self.next, self.points = _through_tokens(automaton, ["", *tokens[1:]])
         space = automaton.letters[SPACE]
-        self.first = int(
-            automaton.next[ROOT, space]
-        )  # a text begins like a word after a space, and so it ends
+        # A text begins like a word after a space, and so it ends.
+        self.first = int(automaton.next[ROOT, space])
         self.end = automaton.completed[:, space] - automaton.hope
 
     def to(self, device: torch.device | str) -> Hotwords:

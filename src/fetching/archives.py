@@ -75,9 +75,8 @@ def unpack(
 
     Raises:
         UserError: unknown or damaged archive; a member that points outside, is a device, or is a link to
-        something
-            that the archive does not hold; more bytes than the limit or the disk allows; a password; a folder
-        that is a link in ``into``.
+            something that the archive does not hold; more bytes than the limit or the disk allows; a password;
+            a folder that is a link in ``into``.
     """
     kind = archive_kind(archive)
     if kind is None:

@@ -42,10 +42,10 @@ class Sample:
 
 
 class Writer:
-    """The events of a run. ``step`` counts optimizer steps and never falls, except once after a resume."""
+    """The events of a run. ``step`` counts optimizer steps and never falls."""
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
-        """Opens the record of this run; ``resume`` continues the one in ``run_dir``, else it begins anew.
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
+        """Opens the record of this run: the one in ``run_dir`` up to ``resumed_step``, or with None a new one.
 
         Raises:
             UserError: the tracker's package or key is missing.
@@ -88,8 +88,8 @@ class Writers(Writer):
     def __init__(self, writers: Sequence[Writer] = ()) -> None:
         self.writers = list(writers)
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
-        self._tell("start", run_dir, config, resume)
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
+        self._tell("start", run_dir, config, resumed_step)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._tell("scalars", step, values)

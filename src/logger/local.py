@@ -40,7 +40,7 @@ class LocalWriter(Writer):
     def __init__(self, keep: int = 20) -> None:
         self.keep = keep
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -48,29 +48,29 @@ class LocalWriter(Writer):
                 "tensorboard: not installed; pip install tensorboard, or choose writer=none"
             ) from None
         self._page_dir, events = run_dir / "samples", run_dir / "tensorboard"
-        if not resume:
+        if resumed_step is None:
             shutil.rmtree(self._page_dir, ignore_errors=True)
             shutil.rmtree(events, ignore_errors=True)
         (self._page_dir / "media").mkdir(parents=True, exist_ok=True)
         self._title = run_dir.resolve().name
-        self._scalars = StepLog(run_dir / "scalars.jsonl", resume)
-        self._entries = StepLog(self._page_dir / "entries.jsonl", resume)
+        self._scalars = StepLog(run_dir / "scalars.jsonl", resumed_step)
+        self._entries = StepLog(self._page_dir / "entries.jsonl", resumed_step)
         self._board = None
-        # Opened by the first event: its step tells TensorBoard which steps a resumed run writes again.
-        self._open_board = lambda step: SummaryWriter(str(events), purge_step=step if resume else None)
-        self._stale = resume
+        purge_step = None if resumed_step is None else resumed_step + 1  # which steps are written again
+        self._open_board = lambda: SummaryWriter(str(events), purge_step=purge_step)  # by the first event
+        self._stale = resumed_step is not None
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         numbers = {name: float(value) for name, value in values.items()}
         finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         self._scalars.append({"step": step, "time": round(time.time(), 3), **finite})
         for name, value in numbers.items():
-            self._tensorboard(step).add_scalar(name, value, step)
+            self._tensorboard().add_scalar(name, value, step)
         if self._stale:
             self._render()
 
     def samples(self, step: int, split: str, rows: Sequence[Sample]) -> None:
-        board, entries = self._tensorboard(step), []
+        board, entries = self._tensorboard(), []
         for row in rows:
             entry = {
                 "utterance_id": row.utterance_id,
@@ -90,12 +90,12 @@ class LocalWriter(Writer):
         self._render()
 
     def figure(self, step: int, name: str, figure: Figure) -> None:
-        self._tensorboard(step).add_image(name, figure_pixels(figure), step, dataformats="HWC")
+        self._tensorboard().add_image(name, figure_pixels(figure), step, dataformats="HWC")
         self._entries.append({"step": step, "name": name, "image": self._store(encode_png(figure), "png")})
         self._stale = True
 
     def audio(self, step: int, name: str, audio: np.ndarray) -> None:
-        self._tensorboard(step).add_audio(name, np.clip(audio, -1, 1)[None], step, SAMPLE_RATE)
+        self._tensorboard().add_audio(name, np.clip(audio, -1, 1)[None], step, SAMPLE_RATE)
         file = self._store(encode_audio(audio), "flac")
         self._entries.append({"step": step, "name": name, "audio": file})
         self._stale = True
@@ -105,9 +105,9 @@ class LocalWriter(Writer):
         if self._board is not None:
             self._board.close()
 
-    def _tensorboard(self, step: int) -> Any:
+    def _tensorboard(self) -> Any:
         if self._board is None:
-            self._board = self._open_board(step)
+            self._board = self._open_board()
         return self._board
 
     def _store(self, content: bytes, suffix: str) -> str:

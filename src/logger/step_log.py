@@ -1,8 +1,7 @@
 """An append-only JSON-lines file, one record a line, that stays true when a run is killed and resumed.
 
-A killed run has written past its last checkpoint. The first record after a resume says how far back it went,
-and what the lost steps wrote is dropped there, so that no curve holds two histories. A line torn by the kill
-is dropped too.
+A killed run has written past its last checkpoint. What the lost steps wrote is dropped when it is resumed, so
+that no curve holds two histories. A line torn by the kill is dropped too.
 """
 
 from __future__ import annotations
@@ -16,21 +15,18 @@ from typing import Any
 class StepLog:
     """Records ``{"step": int, ...}`` in ``path``.
 
-    Without ``resume`` the file begins anew. Every append is flushed.
+    With ``resumed_step`` it keeps what stands there up to that step, otherwise it begins anew. Every append is
+    flushed.
     """
 
-    def __init__(self, path: Path, resume: bool) -> None:
+    def __init__(self, path: Path, resumed_step: int | None) -> None:
         self.path = path
-        self._rewind = resume and path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._rewind:
-            path.write_text("", encoding="utf-8")
+        kept = self.read() if resumed_step is not None and path.exists() else []
+        self.rewrite([record for record in kept if record["step"] <= resumed_step])
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds one record."""
-        if self._rewind:
-            self.rewrite([old for old in self.read() if old["step"] < record["step"]])
-            self._rewind = False
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 

@@ -20,8 +20,8 @@ from src.utils.errors import UserError
 from src.utils.plots import spectrogram_figure
 
 
-def _known_id(file: Path, resume: bool) -> str | None:
-    return file.read_text(encoding="utf-8").strip() if resume and file.exists() else None
+def _known_id(file: Path, resumed_step: int | None) -> str | None:
+    return file.read_text(encoding="utf-8").strip() if resumed_step is not None and file.exists() else None
 
 
 class WandbWriter(Writer):
@@ -36,7 +36,7 @@ class WandbWriter(Writer):
             raise UserError(f"writer.wandb.mode={mode}: choose online, offline or disabled")
         self.project, self.name, self.mode = project, name, mode
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
         try:
             import wandb
         except ImportError:
@@ -54,8 +54,8 @@ class WandbWriter(Writer):
             dir=str(run_dir),
             config=config,
             mode=self.mode,
-            id=_known_id(id_file, resume),
-            resume="allow" if resume else None,
+            id=_known_id(id_file, resumed_step),
+            resume=None if resumed_step is None else "allow",
         )
         id_file.write_text(self._run.id + "\n", encoding="utf-8")
         self._run.define_metric("step")
@@ -111,7 +111,7 @@ class CometWriter(Writer):
             raise UserError(f"writer.cometml.mode={mode}: choose online or offline")
         self.project, self.workspace, self.name, self.mode = project, workspace, name, mode
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
         try:
             import comet_ml
         except ImportError:
@@ -122,7 +122,7 @@ class CometWriter(Writer):
         key_file = run_dir / "comet_experiment_key.txt"
         (run_dir / "comet").mkdir(parents=True, exist_ok=True)
         self._media = tempfile.TemporaryDirectory(dir=run_dir / "comet", prefix="media-")
-        key = _known_id(key_file, resume)
+        key = _known_id(key_file, resumed_step)
         # The run tells Comet what to keep; nothing is taken from the user's code, console or environment.
         options: dict[str, Any] = {
             "project_name": self.project,

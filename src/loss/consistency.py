@@ -54,6 +54,6 @@ class ConsistentCTCObjective(CTCObjective):
         return {
             "loss_sum": ctc + self.weight * apart,
             "normalizer": losses["normalizer"] // 2,
-            "parts": {"ctc": ctc.detach(), "consistency": apart.detach()},
+            "parts": {"ctc": ctc.detach(), "consistency": self.weight * apart.detach()},
             "too_short": losses["too_short"].chunk(2)[0],
         }

@@ -39,10 +39,7 @@ class SpeechModel(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, feature_lengths: Tensor, **batch) -> dict[str, Tensor]:
-        """What the family's objective reads, by the names of ``docs/contracts.md``.
-
-        Targets in the batch are used when they are there; without them the encoder's part is returned.
-        """
+        """What the family's objective and searches read, by the names of ``docs/contracts.md``."""
 
     @abstractmethod
     def search_inputs(self, outputs: dict[str, Tensor]) -> tuple:

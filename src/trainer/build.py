@@ -21,6 +21,7 @@ from src.datasets import (
 from src.lm import LSTMLanguageModel
 from src.logger import Writers
 from src.model import SpeechModel
+from src.safe_build import safe_build
 from src.text_encoder import TextEncoder
 from src.trainer.options import RunOptions, TrainerOptions
 from src.trainer.step import TrainingStep
@@ -31,7 +32,6 @@ from src.utils.build import build, build_settings
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
 from src.utils.processes import Processes
-from src.utils.safe_build import safe_build
 
 
 def build_trainer(config: DictConfig) -> Trainer:
@@ -72,11 +72,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         spec_draws=step.draws_per_clip,
         shuffled=True,
     )
-    if isinstance(model, SpeechModel) == isinstance(train.dataset, TextDataset):
-        kind = "recordings" if isinstance(model, SpeechModel) else "texts (datasets=texts)"
-        raise UserError(
-            f"datasets.train: a {type(model).__name__} learns from {kind}; choose another datasets=NAME"
-        )
+    _check_kind("datasets.train", train.dataset, model)
     if not len(train):
         out = f"{train.dataset.out_of_range} out of the duration limits, {len(train.dataset.skipped)} unreadable"
         raise UserError(f"no training clips are left ({out}); check datasets.train")
@@ -93,6 +89,7 @@ def build_trainer(config: DictConfig) -> Trainer:
     dev_loader = None
     if config.datasets.get("dev") is not None:
         dev = PreparedDataset(_part(config, "datasets.dev", SpeechDataset), text_encoder)
+        _check_kind("datasets.dev", dev.dataset, model)
         if not dev.has_text():
             raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
         dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, **share, shuffle=False)
@@ -117,9 +114,16 @@ def build_trainer(config: DictConfig) -> Trainer:
     )
 
 
+def _check_kind(name: str, dataset: SpeechDataset, model: nn.Module) -> None:
+    if isinstance(model, SpeechModel) == isinstance(dataset, TextDataset):
+        kind = "recordings" if isinstance(model, SpeechModel) else "texts (datasets=texts)"
+        raise UserError(f"{name}: a {type(model).__name__} learns from {kind}; choose another datasets=NAME")
+
+
 def trainer_to_measure(config: DictConfig) -> Trainer:
     """``build_trainer`` for scripts that measure training steps: only of recognisers, and without a dev set."""
-    config.datasets.dev = None  # it takes no part in a step
+    config = config.copy()
+    OmegaConf.update(config, "datasets.dev", None, force_add=True)  # it takes no part in a step
     trainer = build_trainer(config)
     if not isinstance(trainer.step.model, SpeechModel):
         raise UserError(

@@ -26,9 +26,8 @@ MOST_LOSS = 100.0  # the exponential of more is hardly a number
 class Evaluation:
     """Scores of one data set."""
 
-    metrics: dict[
-        str, float
-    ]  # loss, wer_NAME and cer_NAME of each search (fractions); without any, perplexity
+    # loss, wer_NAME and cer_NAME of each search (fractions); without any, perplexity
+    metrics: dict[str, float]
     references: dict[str, str]  # by utterance id
     predictions: dict[str, dict[str, str]] = field(repr=False)  # search name -> utterance id -> text
     skipped: list = field(repr=False, default_factory=list)
@@ -44,6 +43,8 @@ def evaluate(
     processes: Processes | None = None,
 ) -> Evaluation:
     """Scores the model of ``step`` on batches with transcripts, with each of ``searches``.
+
+    Computed in fp32, as by ``Recognizer``, so that a score is that of the shared checkpoint on any device.
 
     Utterances without a usable transcript or audio, and those too long for the memory, are left out and listed in
     ``skipped``. With several

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
+from src.safe_build import allowed_class
 from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
 from src.utils.hydra_door import CONFIGS
-from src.utils.safe_build import allowed_targets
 
 BODIES = "encoder.", "lstm."  # what knows nothing of the tokens
 OF_TRAINING = ("dropout", "checkpoint_activations")  # settings that weights know nothing of
@@ -73,7 +73,7 @@ def _name_of(parts: dict[str, dict[str, Any]]) -> str | None:
 
 def _completed(node: dict[str, Any]) -> dict[str, Any]:
     """A part's settings with those that its config leaves out, and without those of training."""
-    target = allowed_targets().get(node.get("_target_"))
+    target = allowed_class(node.get("_target_"))
     parameters = inspect.signature(target).parameters.values() if target else ()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     return {**defaults, **node, **dict.fromkeys(OF_TRAINING)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ class Reporter:
         self.bar: tqdm | None = None
         self.skipped: dict[str, str] = {}  # utterance id -> reason, over the whole run
         self.counts: Counter[str] = Counter()
-        self.losses: list[float] = []
+        self.parts: dict[str, float] = {}  # sums over the tokens since the last record
         self.audio_s = self.tokens = 0.0
         self.since = time.monotonic()
         self.example: dict | None = None
@@ -52,8 +53,8 @@ class Reporter:
         self.started = False
         self.watches_neighbours = True
 
-    def start(self, run_dir: Path, config: dict[str, Any], resume: bool) -> None:
-        self.writers.start(run_dir, config, resume=resume)
+    def start(self, run_dir: Path, config: dict[str, Any], resumed_step: int | None) -> None:
+        self.writers.start(run_dir, config, resumed_step)
         self.started = True
 
     def close(self) -> None:
@@ -96,20 +97,20 @@ class Reporter:
             self.counts["bad_steps"] += 1
             self.say(f"step {step}: left out, {report.dropped}")
         self.counts["too_short"] += len(report.too_short)
-        parts = {name: value / max(1, report.normalizer) for name, value in report.parts.items()}
-        norm = report.norm
-        if report.normalizer:
-            self.losses.append(sum(parts.values()))
+        for name, value in report.parts.items():
+            self.parts[name] = self.parts.get(name, 0.0) + value
         if not log:
             return
         elapsed = max(1e-9, time.monotonic() - self.since)
-        loss = float(np.mean(self.losses or [np.nan]))
+        # Of the steps since the last record; the parts sum to the loss that is minimised.
+        parts = {name: value / self.tokens for name, value in self.parts.items() if self.tokens}
+        loss = sum(parts.values()) if parts else math.nan
         self.writers.scalars(
             step,
             {
                 "train/loss": loss,
                 **{f"train/loss_{name}": value for name, value in parts.items()},
-                "train/gradient_norm": norm,
+                "train/gradient_norm": report.norm,
                 "train/learning_rate": lr,
                 "train/audio_s_per_s": self.audio_s / elapsed,
                 "train/too_short": self.counts["too_short"],
@@ -127,7 +128,7 @@ class Reporter:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self.losses, self.audio_s, self.tokens, self.since = [], 0.0, 0.0, time.monotonic()
+        self.parts, self.audio_s, self.tokens, self.since = {}, 0.0, 0.0, time.monotonic()
 
     def _note_unusable(self, utterance_id: str, reason: str) -> None:
         if utterance_id not in self.skipped:
@@ -243,7 +244,8 @@ class SilentReporter:
 def how_to_use(config: dict[str, Any], checkpoint: Path | str) -> str:
     """The command that a checkpoint is made for, or the line of a decoder YAML."""
     if config["decoders"]:
-        return f"python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder=beam"
+        decoder = [*config["decoders"]][-1]
+        return f"python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder={decoder}"
     return f"{{_target_: src.lm.NeuralScorer, lm: {checkpoint}}} in src/configs/extra_decoders/beam_rescored.yaml"
 
 

@@ -2,6 +2,7 @@
 
     saved/NAME/checkpoints/step-200/{model.safetensors, config.yaml, tokenizer.*, README.md, training/}
     saved/NAME/checkpoints/last, best      one line each: the name of a step folder
+    saved/NAME/checkpoints/scored          the same, once a run's end was scored with every search
 
 A checkpoint is written under another name, renamed when complete, and only then do the pointers move, ``last``
 at the end; a run killed at any moment finds its last complete one and repeats what came after it. Pointers are
@@ -86,6 +87,15 @@ class RunFolder:
         target = self.checkpoints / name
         return target if STEP.fullmatch(name) and target.is_dir() else None
 
+    def note_scored(self, step: int) -> None:
+        """The run ends at this step, and its end has been scored with every search."""
+        self._point("scored", f"step-{step}")
+
+    def scored_step(self) -> int | None:
+        """What ``note_scored`` was told last."""
+        scored = self.pointed("scored")
+        return None if scored is None else _step_of(scored)
+
     def newest(self) -> Path | None:
         """The checkpoint to resume from: ``last``, or the highest complete step should the pointer be lost."""
         return self.pointed("last") or next(iter(self.newest_steps()), None)
@@ -102,7 +112,7 @@ class RunFolder:
             names = sorted(ranking, key=ranking.get)
         except (KeyError, TypeError, AttributeError):
             raise UserError(
-                f"{newest}: its training state ranks no checkpoints; delete this folder"
+                f"{newest}: its training state ranks no checkpoints; use --last, or move it away"
             ) from None
         return [self.checkpoints / name for name in names if (self.checkpoints / name).is_dir()]
 
@@ -162,7 +172,8 @@ class RunFolder:
         except Exception as error:  # any way in which two small files can be broken
             detail = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{directory}: its training state cannot be read ({detail}); delete this folder"
+                f"{directory}: its training state cannot be read ({detail}); move it away to resume from an earlier "
+                f"one, or start from its weights with trainer.init_from={directory} run_name=NEW"
             ) from None
 
     def _point(self, pointer: str, name: str) -> None:

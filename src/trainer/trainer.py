@@ -110,6 +110,10 @@ class Trainer:
             raise UserError(
                 f"trainer.monitor={options.monitor} is not measured; choose one of: {', '.join(measured)}"
             )
+        if options.patience is not None and dev_loader is None:
+            raise UserError(
+                f"trainer.patience={options.patience} needs a dev set; set datasets.dev, or patience=null"
+            )
         frontend = getattr(step.model, "frontend", None)
         self.reporter = Reporter(writers, frontend, dev_loader, options.num_samples, seed)
         if not self.processes.is_first:
@@ -136,9 +140,9 @@ class Trainer:
         """
         if self.processes.is_first:
             self.folder.prepare()
-        resumed = self._resume_or_start()
-        if not self._finished() or self._unscored():  # otherwise a run's record is complete
-            self.reporter.start(self.folder.directory, self.config, resumed)
+        resumed_step = self._resume_or_start()
+        if not self._finished() or self._unscored():  # otherwise its record is complete
+            self.reporter.start(self.folder.directory, self.config, resumed_step)
         for loader in filter(None, (self.train_loader, self.dev_loader)):
             self.reporter.note_skipped(loader.dataset.dataset.skipped)
         self.reporter.introduce(self)
@@ -178,7 +182,7 @@ class Trainer:
         return epochs_done or self._out_of_steps() or self._out_of_patience()
 
     def _unscored(self) -> bool:
-        return self.dev_loader is not None and self.evaluated_step != self.steps
+        return self.dev_loader is not None and self.folder.scored_step() != self.steps
 
     def _out_of_steps(self) -> bool:
         return self.options.max_steps is not None and self.steps >= self.options.max_steps
@@ -290,6 +294,8 @@ class Trainer:
             final, self.text_encoder, self.searches, self.dev_loader, "dev, all searches", self.processes
         )
         self.reporter.note_final(self.steps, evaluation, self.searches)
+        if self.processes.is_first:
+            self.folder.note_scored(self.steps)
 
     def _save_unless_there(self) -> None:
         last = self.folder.pointed("last")
@@ -324,7 +330,8 @@ class Trainer:
 
     # ---- resuming ------------------------------------------------------------------------------------------
 
-    def _resume_or_start(self) -> bool:
+    def _resume_or_start(self) -> int | None:
+        """Takes up the run that lies in the folder and returns its step; None: a new one."""
         newest = self.processes.from_first(self.folder.newest())
         if newest is None:
             if self.options.init_from:
@@ -334,7 +341,7 @@ class Trainer:
                 self.reporter.say(taken)
                 if self.ema:
                     self.ema.load_state_dict(self.step.model.state_dict())
-            return False
+            return None
         if self.options.resume_from is None:
             raise UserError(
                 f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto, or choose "
@@ -345,4 +352,4 @@ class Trainer:
         if self.folder.pointed("best") is None:  # lost: the next evaluation chooses anew
             self.best = float("inf")
         self.reporter.say(f"going on from step {self.steps} of {newest}")
-        return True
+        return self.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,8 +26,6 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes so far: of tensors on a GPU (since ``reset_peak_memory_stats``), of this whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # Windows has none
-
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -233,7 +233,10 @@ def test_a_file_name_that_is_not_unicode_is_skipped(tmp_path, write_tone) -> Non
     print(dataset.skipped[0])  # can be shown
 
 
-def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(tmp_path, monkeypatch) -> None:
+def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(
+    tmp_path, monkeypatch, write_tone
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LECTERN_CACHE", str(tmp_path / "file"))
-    assert cache_dir().is_dir() and cache_dir() != tmp_path / "file"
+    assert cache_dir() != tmp_path / "file" and cache_dir() == cache_dir()
+    assert len(build_index([Entry("a", str(write_tone(tmp_path / "a.wav")))])) == 1

@@ -25,6 +25,7 @@ from scripts import make_shards
 from src.datasets import (
     BucketBatchSampler,
     CustomDirDataset,
+    MixtureDataset,
     PreparedDataset,
     ShardsDataset,
     Skipped,
@@ -544,3 +545,30 @@ def test_a_large_index_opens_without_an_object_for_each_row(tmp_path) -> None:
     tracemalloc.stop()
     assert len(dataset) == 200_000 and entry.text.endswith(entry.id) and entry.duration_s <= 15
     assert peak < 60 * rows  # a few arrays of numbers; an object alone takes more
+
+
+def test_damaged_indexes_in_the_cache_are_made_anew(folder, shards, own_cache) -> None:
+    (shards / INDEX_NAME).unlink()
+    ids = ShardsDataset(str(shards)).ids
+    cached = list((own_cache / "indexes").glob("shard*.arrow"))
+    assert len(cached) > 1
+    for file in cached:
+        file.write_bytes(b"half")
+    assert ShardsDataset(str(shards)).ids == ids
+
+
+def test_a_row_has_another_version_when_its_shard_does(shards) -> None:
+    dataset = ShardsDataset(str(shards))
+    before = [dataset.version(row) for row in range(len(dataset))]
+    changed = sorted(shards.glob("*.tar"))[0]
+    os.utime(changed, ns=(1, 1))
+    after = [dataset.version(row) for row in range(len(dataset))]
+    assert [one != other for one, other in zip(before, after, strict=True)] == [True] * 4 + [False] * 8
+    assert MixtureDataset({"a": dataset}).version(0) == after[0]
+
+
+def test_texts_make_no_shards(folder, tmp_path, monkeypatch) -> None:
+    lines = [f"datasets.{part}.texts={folder}" for part in ("train", "dev")]
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "datasets=texts", "split=dev", *lines, "--out", str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()

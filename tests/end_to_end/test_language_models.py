@@ -78,6 +78,22 @@ def test_what_tuning_cannot_use_is_named_before_anything_is_heard(run_folder, co
     assert not list(tmp_path.iterdir())
 
 
+def test_hotwords_are_no_files(run_folder, corpus, tmp_path):
+    """The folder of the tests is called so."""
+    decoder = tmp_path / "decoder.yaml"
+    hotwords = {"_target_": "src.decoding.Hotwords", "phrases": ["tests"]}
+    decoder.write_text(
+        yaml.safe_dump({"_target_": "src.decoding.CTCBeamSearch", "scorers": [[hotwords, 1.0]]})
+    )
+    where = [
+        f"checkpoint={run_folder}",
+        f"data_dir={corpus}",
+        f"save_dir={tmp_path / 'out'}",
+        "num_workers=0",
+    ]
+    assert "8 transcripts" in door("inference.py", *where, f"decoder={decoder}").stdout
+
+
 def test_a_damaged_cache_is_made_anew(run_folder, corpus, words, tmp_path):
     grid = ["--weights", "0", "--bonuses", "0", "--beam-size", "4", "--out", tmp_path / "beam.yaml"]
     tune = ["scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid]

@@ -29,9 +29,9 @@ kind, run_dir = {"wandb": WandbWriter, "comet": CometWriter}[sys.argv[1]], Path(
 tone = np.sin(np.arange(1600) * 0.3).astype(np.float32)
 figure = Figure(figsize=(2, 1))
 figure.add_subplot().plot([1, 2])
-for resume in (False, True):
+for resume, resumed_step in ((False, None), (True, 5)):
     writers = Writers([kind(project="tests", mode="offline")])
-    writers.start(run_dir, {"model": {"layers": 4}}, resume)
+    writers.start(run_dir, {"model": {"layers": 4}}, resumed_step)
     writers.scalars(5 + resume, {"train/loss": 1.5 - resume})
     rows = [Sample("s/a", "the target", "the prediction", 0.5, 0.25, tone, np.ones((20, 8), np.float32))]
     writers.samples(5 + resume, "dev", rows)
@@ -40,7 +40,7 @@ for resume in (False, True):
     writers.close()
     assert len(writers.writers) == 1, "left out"
 try:
-    kind(mode="online").start(run_dir, {}, False)
+    kind(mode="online").start(run_dir, {}, None)
 except UserError as error:
     print(error)
 """

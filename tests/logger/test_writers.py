@@ -30,7 +30,7 @@ class Recorder(Writer):
 
 
 def tell_all(writers: Writers) -> None:
-    writers.start(Path("run"), {}, resume=False)
+    writers.start(Path("run"), {}, resumed_step=None)
     writers.scalars(1, {"train/loss": 1.0})
     writers.samples(1, "dev", [Sample("a", "b", "c", 1.0, 1.0)])
     writers.figure(1, "f", Figure())
@@ -69,7 +69,7 @@ def test_a_missing_package_or_key_is_said_at_the_start(
 ) -> None:
     monkeypatch.setitem(sys.modules, {"wandb": "wandb", "cometml": "comet_ml"}[choice], None)
     with pytest.raises(UserError, match="not installed; pip install"):
-        Writers([writer()]).start(tmp_path, {}, resume=False)
+        Writers([writer()]).start(tmp_path, {}, resumed_step=None)
     with pytest.raises(UserError, match=f"writer.{choice}.mode=sometimes: choose online"):
         writer(mode="sometimes")
 

@@ -7,8 +7,8 @@ import torch
 
 from src.checkpoint import Checkpoint
 from src.model.encoders import ConformerEncoder
+from src.safe_build import safe_build
 from src.utils.memory import SavedForBackward
-from src.utils.safe_build import safe_build
 
 LENGTHS = torch.tensor([120, 77])
 FEATURES = torch.randn(2, 120, 20, generator=torch.Generator().manual_seed(1))

@@ -39,6 +39,7 @@ def test_a_profile_of_a_config(show, capsys, tmp_path):
         (["-cn=one_bach"], "one_bach"),
         (["-cn=one_batch", "trainer.clip_nrom=1"], "did you mean trainer.clip_norm?"),
         (["-cn=one_batch", "datasets.train.data_dir=nowhere"], "nowhere"),
+        (["-cn=one_batch", *SMALL, "~datasets.dev", "--steps", "1", "--out", "/dev/null/x"], "another --out"),
         (
             ["-cn=lm", "datasets.train.texts=README.md", "datasets.dev.texts=README.md"],
             "only steps of recognisers",

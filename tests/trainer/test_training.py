@@ -15,6 +15,7 @@ from src.checkpoint import Checkpoint
 from src.trainer import Interrupted
 from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation, evaluate
+from src.trainer.optimization import StepReport
 from src.trainer.run_folder import RunFolder
 from src.utils import devices
 from src.utils.devices import ThreadTime
@@ -350,3 +351,80 @@ def test_the_time_of_threads_is_that_of_the_blocks_alone(monkeypatch):
         with time:
             pass
     assert time.seconds == 10.0 and time.share == 0.5
+
+
+def test_the_recorded_loss_is_the_one_that_is_minimised(make_trainer):
+    trainer = make_trainer("objective=ctc_consistent", "trainer.max_steps=2")
+    seen = []
+    run = trainer.optimization.run
+
+    def watched(group, number):
+        torch.manual_seed(0)
+        report = run(group, number)
+        seen.append(report)
+        return report
+
+    trainer.optimization.run = watched
+    sums = []
+    forward = trainer.step.forward
+
+    def summed(batch):
+        losses, outputs = forward(batch)
+        if trainer.step.training:
+            sums.append(float(losses["loss_sum"]))
+        return losses, outputs
+
+    trainer.step.forward = summed
+    recorded = {}
+    trainer.reporter.writers.scalars = lambda step, values: recorded.update(
+        {(step, k): v for k, v in values.items()}
+    )
+    trainer.run()
+    tokens = seen[0].normalizer
+    assert recorded[1, "train/loss"] == pytest.approx(sums[0] / tokens, rel=1e-5)
+    assert recorded[1, "train/loss_ctc"] + recorded[1, "train/loss_consistency"] == pytest.approx(
+        recorded[1, "train/loss"]
+    )
+
+
+def test_a_record_is_the_mean_over_all_tokens_since_the_last(make_trainer):
+    reporter, recorded = make_trainer().reporter, {}
+    reporter.writers.scalars = lambda step, values: recorded.update(values)
+    reporter.note_step(1, StepReport(normalizer=10, parts={"ctc": 30.0}), 1e-3, log=False)
+    reporter.note_step(2, StepReport(), 1e-3, log=False)  # nothing usable
+    reporter.note_step(3, StepReport(normalizer=30, parts={"ctc": 10.0, "more": 20.0}), 1e-3, log=True)
+    assert (recorded["train/loss_ctc"], recorded["train/loss_more"], recorded["train/loss"]) == (
+        1.0,
+        0.5,
+        1.5,
+    )
+
+
+def test_killed_while_its_end_is_scored_a_run_records_that_later_and_once(
+    make_trainer, tmp_path, monkeypatch
+):
+    settings = ["datasets.dev=${datasets.train}", "trainer.max_steps=2", EACH, "writer=[local]"]
+    trainer = make_trainer(*settings)
+
+    def dying(*_):
+        raise Killed
+
+    monkeypatch.setattr(trainer.reporter, "note_final", dying)
+    with pytest.raises(Killed):
+        trainer.run()
+    for _ in range(2):
+        make_trainer(*settings, RESUME).run()
+        lines = [json.loads(line) for line in (tmp_path / "run" / "scalars.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines if "final/loss" in line] == [2]
+        assert [line["step"] for line in lines if "dev/loss" in line] == [1, 2]
+
+
+def test_texts_as_a_dev_set_are_noticed_before_training(make_trainer):
+    texts = "datasets.dev={_target_: src.datasets.TextDataset, texts: samples/transcriptions}"
+    with pytest.raises(UserError, match="datasets.dev: a CTCModel learns from recordings"):
+        make_trainer(texts)
+
+
+def test_patience_needs_a_dev_set(make_trainer):
+    with pytest.raises(UserError, match="trainer.patience=3 needs a dev set"):
+        make_trainer("trainer.patience=3", "datasets.dev=null")

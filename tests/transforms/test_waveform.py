@@ -24,6 +24,7 @@ from src.transforms import (
     TimeShift,
 )
 from src.transforms.waveform.filters import convolve
+from src.transforms.waveform.folder import AudioFolder
 from src.transforms.waveform.noise import coloured_noise
 from src.utils.errors import AudioError, UserError
 from src.utils.seeding import addressed_rng
@@ -231,6 +232,14 @@ def test_noise_files_of_another_rate_and_stereo(tmp_path):
     audio = white(0.5, 0.01)
     noisy = Noise(1.0, snr_db=-20, noise_dir=tmp_path)(audio, rng(0))
     assert peak_hz(noisy) == pytest.approx(1000, abs=2)
+
+
+def test_hidden_files_are_no_noises_and_linked_folders_are_followed(tmp_path):
+    for name in ("real/a.wav", "real/._a.wav", "noises/b.WAV"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, sine(440), RATE)
+    (tmp_path / "noises" / "more").symlink_to(tmp_path / "real")
+    assert [file.name for file in AudioFolder(tmp_path / "noises").files] == ["b.WAV", "a.wav"]
 
 
 def test_bad_noise_folders_are_spoken(tmp_path):

@@ -14,11 +14,11 @@ from src.checkpoint import Checkpoint, find_checkpoint, write_checkpoint
 from src.model import CTCModel
 from src.model.encoders import MLPEncoder
 from src.recognizer import Recognizer
+from src.safe_build import safe_build
 from src.text_encoder import CharTextEncoder, train_bpe
 from src.transforms import LogMel
 from src.utils.errors import UserError
 from src.utils.files import save_tensors
-from src.utils.safe_build import safe_build
 
 CONFIG = {
     "model": {
@@ -190,6 +190,12 @@ def test_paths_that_cannot_be(tmp_path):
             find_checkpoint(tmp_path / name)
     with pytest.raises(UserError, match="has no config.yaml"):
         find_checkpoint(tmp_path)
+
+
+def test_a_decoder_whose_class_is_a_list_is_one_line(checkpoint):
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(edited("decoders.greedy", {"_target_": ["a"]})))
+    with pytest.raises(UserError, match="is not a class that"):
+        Checkpoint.open(checkpoint).search("greedy", {"x": 1})
 
 
 def test_weights_given_for_a_checkpoint_are_not_printed(tmp_path):

@@ -10,6 +10,7 @@ import soundfile
 
 from src.utils.audio import SAMPLE_RATE, SOUNDFILE_SUFFIXES
 from src.utils.errors import AudioError, UserError
+from src.utils.files import files_below
 from src.utils.resampling import resample
 
 
@@ -21,7 +22,7 @@ class AudioFolder:
     """
 
     def __init__(self, directory: str | Path) -> None:
-        self.files = sorted(p for p in Path(directory).rglob("*") if p.suffix.lower() in SOUNDFILE_SUFFIXES)
+        self.files = files_below(Path(directory), SOUNDFILE_SUFFIXES)
         if not self.files:
             wanted = " ".join(sorted(SOUNDFILE_SUFFIXES))
             raise UserError(f"{directory}: no recordings ({wanted}) in it; give a folder with some")

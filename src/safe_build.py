@@ -33,6 +33,11 @@ def allowed_targets(rooms: tuple[str, ...] = ROOMS) -> dict[str, type]:
     return allowed
 
 
+def allowed_class(target: Any, rooms: tuple[str, ...] = ROOMS) -> type | None:
+    """The class that a ``_target_`` names, if it may; None for anything else."""
+    return allowed_targets(rooms).get(target) if isinstance(target, str) else None
+
+
 def safe_build(
     node: Any,
     source: str,
@@ -77,7 +82,7 @@ def safe_build(
     if "_target_" not in node:
         return arguments
     target = node["_target_"]
-    built_class = allowed_targets(rooms).get(target) if isinstance(target, str) else None
+    built_class = allowed_class(target, rooms)
     if built_class is None:
         raise UserError(
             f"{source}: _target_ {target!r} is not a class that {', '.join(rooms)} export; do not use it"
