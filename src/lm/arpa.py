@@ -92,7 +92,9 @@ def _bytes_of(file: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); get it again") from None
     if content.startswith(KENLM_BINARY):
-        raise UserError(f"{file}: a KenLM binary, not ARPA text; give the ARPA file that it was made from")
+        raise UserError(
+            f"{file}: a KenLM binary, which serves as a model of words only; give the ARPA file here"
+        )
     return content
 
 

@@ -99,6 +99,11 @@ class NGramLM:
     def order(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def unigrams(self) -> Tensor:
+        """[V] log10 P(word), without a context."""
+        return self.log_prob[1 : 1 + len(self.words)]
+
     @cached_property
     def ids(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words)}

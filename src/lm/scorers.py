@@ -16,6 +16,7 @@ from torch import Tensor
 
 from src.decoding.scorer import touched
 from src.decoding.settings import is_number, require
+from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, UNKNOWN
 from src.lm.ngram import SPECIAL, NGramLM
 from src.utils.errors import UserError
@@ -57,7 +58,7 @@ class WordNGramScorer:
     that such a hypothesis does not live at the expense of others until then.
 
     Args:
-        lm: the language model, or its file. Its words are folded to lower case, as texts are.
+        lm: the language model, or its file (own, ARPA, KenLM's). Its words are folded to lower case, as texts are.
         tokens: of the tokenizer by id; a token that begins with "▁" begins a word.
         unknown_penalty: added (natural log) for a word that the model does not have, besides its P(<unk>).
 
@@ -66,10 +67,10 @@ class WordNGramScorer:
     """
 
     def __init__(
-        self, lm: NGramLM | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
+        self, lm: NGramLM | KenLMBinary | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
     ) -> None:
         require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
-        self.lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        self.lm = open_word_lm(lm) if isinstance(lm, str | Path) else lm
         self.unknown_penalty = unknown_penalty
         if piece := next((word for word in self.lm.words if WORD_START in word), None):
             raise UserError(
@@ -170,12 +171,12 @@ class WordNGramScorer:
         return torch.stack([context, after, node], 1), points
 
 
-def _writable_words(lm: NGramLM, tokens: Sequence[str]) -> dict[str, int]:
+def _writable_words(lm: NGramLM | KenLMBinary, tokens: Sequence[str]) -> dict[str, int]:
     """The model's words that the tokens can write, in lower case, and their ids."""
     alphabet = {letter for token in tokens[1:] for letter in token.removeprefix(WORD_START)}
     ids: dict[str, int] = {}
     spelled = [(word.lower(), number) for number, word in enumerate(lm.words) if word not in SPECIAL]
-    chances = lm.log_prob[1 : 1 + len(lm.words)].tolist()
+    chances = lm.unigrams.tolist()
     for word, number in sorted(spelled, key=lambda pair: -chances[pair[1]]):
         if alphabet.issuperset(word):
             ids.setdefault(word, number)  # "May" and "may": the more frequent one

@@ -145,7 +145,11 @@ def test_other_files_are_named(tmp_path):
     cut.write_bytes(gzip.compress(FOREIGN.encode())[:-20])
     binary = tmp_path / "lm.bin"
     binary.write_bytes(b"mmap lm http://kheafield.com/code format version 5\n\0" + bytes(100))
-    for file, message in ((cut, "cannot be read"), (binary, "KenLM binary"), (tmp_path / "none", "no such")):
+    for file, message in (
+        (cut, "cannot be read"),
+        (binary, "a KenLM binary"),
+        (tmp_path / "none", "no such"),
+    ):
         with pytest.raises(UserError, match=message):
             NGramLM.from_arpa(file)
     for file, message in ((cut, "no language model can be read"), (tmp_path / "none", "no such")):
