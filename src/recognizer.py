@@ -16,12 +16,10 @@ from src.checkpoint import Checkpoint
 from src.datasets import load_audio
 from src.decoding import Hypothesis
 from src.model import SpeechModel
-from src.text_encoder import TextEncoder
+from src.text_encoder import WORD_START, TextEncoder
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
 from src.utils.memory import in_memory
-
-WORD_START = "▁"
 
 
 def _samples(recording: np.ndarray, position: int) -> np.ndarray:

@@ -164,11 +164,11 @@ class CTCBeamSearch:
 
 
 @lru_cache(maxsize=32)
-def _candidates(K: int, M: int, is_sorted: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _candidates(K: int, M: int, is_sorted: bool, device: torch.device) -> tuple[Tensor, ...]:
     """What may be among the K best: the K prefixes as they are, pairs of prefix and token, and a last one: nothing.
 
-    Returns each candidate's prefix [K + P + 1] and column in the shortlist [K + P + 1] (M: no token), and the place
-    among the candidates of each pair [K * (M + 1)].
+    Returns each candidate's prefix [K + P + 1] and column in the shortlist [K + P + 1] (M: no token), those of the P
+    pairs alone, the place among the candidates of each pair [K * (M + 1)], and where in that a prefix begins [K].
     """
     rows, columns = torch.arange(K).repeat_interleave(M), torch.arange(M).repeat(K)
     if is_sorted:
@@ -177,9 +177,11 @@ def _candidates(K: int, M: int, is_sorted: bool, device: torch.device) -> tuple[
     P = len(rows)
     place = torch.full((K, M + 1), K + P)
     place[rows, columns] = torch.arange(K, K + P)
-    rows = torch.cat([torch.arange(K), rows, torch.zeros(1, dtype=torch.long)])
-    columns = torch.cat([torch.full((K,), M), columns, torch.full((1,), M)])
-    return rows.to(device), columns.to(device), place.flatten().to(device)
+    all_rows = torch.cat([torch.arange(K), rows, torch.zeros(1, dtype=torch.long)])
+    all_columns = torch.cat([torch.full((K,), M), columns, torch.full((1,), M)])
+    first_places = (M + 1) * torch.arange(K)
+    found = all_rows, all_columns, rows, columns, place.flatten(), first_places
+    return tuple(part.to(device) for part in found)
 
 
 class Beam:
@@ -210,38 +212,35 @@ class Beam:
         """Consumes frame t.
 
         Returns [B, K] each: the slot every prefix was in, its new token (-1: none); and for the slots as they were:
-        the slot of the prefix without its last token, that last token, and whether more mass came from there than
-        was here.
+        the slot of the prefix without its last token, that last token, the mass that came from there, and the mass
+        of the prefix with it.
         """
         self.pass_blanks(frames, t)
-        B, K = self.last.shape
-        values = frames.values[:, t]
-        M = values.size(1)
-        rows, columns, places = _candidates(K, M, fusion is None, values.device)
-        at_last = frames.log_probs[:, t].gather(1, self.last)
-        allowed = at_last
-        if frames.limit is not None:
-            allowed = at_last.masked_fill(at_last < frames.limit[:, t], NEVER)
+        frame = frames[t]
+        K, M = self.last.size(1), frame.values.size(1)
+        rows, columns, pair_rows, pair_columns, places, first_places = _candidates(
+            K, M, fusion is None, self.last.device
+        )
+        at_last = frame.log_probs.gather(1, self.last)
+        allowed = at_last if frame.limit is None else at_last.masked_fill(at_last < frame.limit, NEVER)
 
         # A prefix of the beam that extends another one of the beam receives that extension's mass.
         has_parent, parent = (self.parent_name.unsqueeze(2) == self.name.unsqueeze(1)).max(2)
         is_doubled = self.last.gather(1, parent) == self.last  # the last token again takes a blank in between
         arriving = torch.where(is_doubled, self.blank_end.gather(1, parent), self.total.gather(1, parent))
-        arriving = (arriving + allowed).masked_fill(~has_parent, NEVER)
-        blank_end = self.total + frames.log_probs[:, t, frames.blank, None]
+        arriving = torch.where(has_parent, arriving + allowed, NEVER)
+        blank_end = self.total + frame.blank
         token_end = torch.logaddexp(self.token_end + at_last, arriving)
         staying = torch.logaddexp(blank_end, token_end)
-        if frames.padding is not None:
-            padding = frames.padding[:, t, None]
-            blank_end = torch.where(padding, self.blank_end, blank_end)
-            token_end = torch.where(padding, self.token_end, token_end)
+        if frame.padding is not None:
+            blank_end = torch.where(frame.padding, self.blank_end, blank_end)
+            token_end = torch.where(frame.padding, self.token_end, token_end)
 
-        extended = self.total[:, rows[K:-1]] + values[:, columns[K:-1]]
+        extended = self.total.index_select(1, pair_rows) + frame.values.index_select(1, pair_columns)
         candidates = torch.cat([staying, extended, staying[:, :1]], 1)
-        column = frames.columns[:, t].gather(1, self.last)
-        slots = torch.arange(K, device=column.device)
-        candidates.scatter_(1, places[slots * (M + 1) + column], self.blank_end + allowed)
-        merged = torch.where(has_parent, places[parent * (M + 1) + column], len(rows) - 1)
+        column = frame.columns.gather(1, self.last)
+        candidates.scatter_(1, places.take(first_places + column), self.blank_end + allowed)
+        merged = torch.where(has_parent, places.take(torch.add(column, parent, alpha=M + 1)), len(rows) - 1)
         candidates.scatter_(1, merged, NEVER)  # and the last one: at least one prefix has no parent
 
         if fusion is None:
@@ -252,8 +251,8 @@ class Beam:
             best = (candidates + added).topk(K, dim=1).indices
             total = candidates.gather(1, best)
             self.fused = added.gather(1, best)
-        parents = rows[best]
-        tokens = frames.tokens[:, t].gather(1, columns[best])
+        parents = rows.take(best)
+        tokens = frame.tokens.gather(1, columns.take(best))
         is_new, is_dead = tokens >= 0, total == NEVER
 
         last = self.last
@@ -264,9 +263,9 @@ class Beam:
         self.last = torch.where(is_new, tokens, last.gather(1, parents))
         self.total = total
         is_fresh = is_new | is_dead  # all of its alignments, if any, end in the new token
-        self.blank_end = blank_end.gather(1, parents).masked_fill(is_fresh, NEVER)
+        self.blank_end = torch.where(is_fresh, NEVER, blank_end.gather(1, parents))
         self.token_end = torch.where(is_fresh, total, token_end.gather(1, parents))
-        return parents, tokens, parent, last, arriving > staying - LOG_2
+        return parents, tokens, parent, last, arriving, staying
 
     def pass_blanks(self, frames: Frames, t: int) -> None:
         """Over the frames that were left out before frame t."""
@@ -284,12 +283,14 @@ class Beam:
         tokens: Tensor,
         merged_from: Tensor,
         last: Tensor,
-        mostly_merged: Tensor,
+        arriving: Tensor,
+        staying: Tensor,
     ) -> None:
         """Keeps the back-pointers of a piece, [T', B, K] each, as ``step`` returned them.
 
         The history of a prefix follows the larger mass, so that a token's time is the frame that made it probable.
         """
+        mostly_merged = arriving > staying - LOG_2
         reborn = mostly_merged.gather(2, parents) & (tokens < 0)
         tokens = torch.where(reborn, last.gather(2, parents), tokens)
         parents = torch.where(reborn, merged_from.gather(2, parents), parents)
@@ -300,5 +301,5 @@ class Beam:
 
 def _longer(name: Tensor, token: Tensor) -> Tensor:
     """Hash of a prefix with one token more (multiply-and-xorshift, wrapping int64)."""
-    mixed = (name ^ (token + 1)) * 6364136223846793005 + 1442695040888963407
+    mixed = torch.add(token, name, alpha=6364136223846793005)
     return mixed ^ (mixed >> 29)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 NEVER = float("-inf")
+
+
+class Frame(NamedTuple):
+    """One frame of ``Frames``, whose attributes are explained there."""
+
+    log_probs: Tensor  # [B, V]
+    blank: Tensor  # [B, 1] of these
+    values: Tensor  # [B, M]
+    tokens: Tensor  # [B, M + 1]
+    columns: Tensor  # [B, V]
+    limit: Tensor | None  # [B, 1]
+    padding: Tensor | None  # [B, 1]
 
 
 class Frames:
@@ -29,7 +42,7 @@ class Frames:
         tokens: [B, T', M + 1] their token ids, and -1 for no token.
         columns: [B, T', V] where each token stands in the shortlist; M: nowhere (and the blank).
         limit: [B, T', 1] least log probability of a token that may extend a prefix, or None.
-        padding: [B, T'] which frames are beyond the utterance's end, or None where none is.
+        padding: [B, T', 1] which frames are beyond the utterance's end, or None where none is.
         gaps: [B, T' + 1] log probability of the blanks left out before each frame and after the last, or None.
         is_gap: [B, T' + 1] whether there were any.
     """
@@ -55,9 +68,15 @@ class Frames:
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
         log_probs[..., blank].masked_fill_(~kept, 0.0)
         self.log_probs = log_probs
-        self.padding = None if kept.all() else ~kept
+        self.padding = None if kept.all() else ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
+        blanks = self.log_probs[..., blank, None]
+        parts = self.log_probs, blanks, self.values, self.tokens, self.columns, self.limit, self.padding
+        self._each = [[None] * self.count if part is None else part.unbind(1) for part in parts]
+
+    def __getitem__(self, t: int) -> Frame:
+        return Frame(*(part[t] for part in self._each))
 
     def _skip(self, log_probs: Tensor, inside: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Leaves out the frames whose blank is at least that probable; the others [B, T', V], and which are frames."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from src.decoding.scorer import touched
+from src.text_encoder import WORD_START
 from src.utils.errors import UserError
 
-SPACE = "▁"
 ROOT = 0
 MOST_ENTRIES = 100_000_000  # of a table of states and tokens
 
@@ -39,7 +39,7 @@ def build_automaton(phrases: Sequence[str]) -> Automaton:
                 children.append({})
                 hope.append(0.0)
                 ends.append(0)
-                after_space.append(letter == SPACE)
+                after_space.append(letter == WORD_START)
             state = children[state][letter]
             if length < len(phrase):
                 hope[state] = max(hope[state], (length - 1) / (len(phrase) - 1))
@@ -59,8 +59,8 @@ def build_automaton(phrases: Sequence[str]) -> Automaton:
             waiting.append(child)
     completed = torch.tensor(ends)[following]
     is_after_space = torch.tensor(after_space)
-    following[is_after_space, letters[SPACE]] = is_after_space.nonzero().squeeze(1)  # two spaces are one
-    completed[is_after_space, letters[SPACE]] = 0
+    following[is_after_space, letters[WORD_START]] = is_after_space.nonzero().squeeze(1)  # two spaces are one
+    completed[is_after_space, letters[WORD_START]] = 0
     return Automaton(letters, following, completed, torch.tensor(hope))
 
 
@@ -89,19 +89,19 @@ class Hotwords:
         known = {letter for token in tokens[1:] for letter in token}
         spelled = []
         for phrase in phrases:
-            text = SPACE.join(phrase.split())
-            missing = sorted(set(text) - known - {SPACE})
+            text = WORD_START.join(phrase.split())
+            missing = sorted(set(text) - known - {WORD_START})
             if missing or not text:
                 reason = f"has {missing[0]!r}, which no token has" if missing else "is empty"
                 raise UserError(
                     f"Hotwords: the phrase '{phrase}' {reason}; write it as transcripts are written"
                 )
-            spelled.append(f"{SPACE}{text}{SPACE}")
+            spelled.append(f"{WORD_START}{text}{WORD_START}")
         if sum(map(len, spelled)) * len(tokens) > MOST_ENTRIES:
             raise UserError(f"Hotwords: {len(phrases)} phrases are too many for the memory; take fewer")
         automaton = build_automaton(list(dict.fromkeys(spelled)))
         self.next, self.points = _through_tokens(automaton, ["", *tokens[1:]])
-        space = automaton.letters[SPACE]
+        space = automaton.letters[WORD_START]
         # A text begins like a word after a space, and so it ends.
         self.first = int(automaton.next[ROOT, space])
         self.end = automaton.completed[:, space] - automaton.hope

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.settings import is_number, require, require_beam_size
+from src.text_encoder import WORD_START
 from src.utils.errors import UserError
 
 __all__ = ["PyCTCDecodeSearch"]  # not of src.decoding: it opens the file that it is told to
-SPACE = "▁"
 
 
 class PyCTCDecodeSearch:
@@ -59,8 +59,8 @@ class PyCTCDecodeSearch:
             "token_min_logp": token_min_log_prob,
             "beam_prune_logp": beam_prune_log_prob,
         }
-        has_pieces = any(len(token) > 1 and token.startswith(SPACE) for token in tokens)
-        labels = ["", *(token if has_pieces else token.replace(SPACE, " ") for token in tokens[1:])]
+        has_pieces = any(len(token) > 1 and token.startswith(WORD_START) for token in tokens)
+        labels = ["", *(token if has_pieces else token.replace(WORD_START, " ") for token in tokens[1:])]
         try:
             self.decoder: Any = build_ctcdecoder(labels, lm, alpha=alpha, beta=beta)
         except Exception as error:  # whatever another package says to a tokenizer, a file or a missing kenlm
@@ -81,8 +81,8 @@ class PyCTCDecodeSearch:
 
     def _hypothesis(self, beam: tuple) -> Hypothesis:
         text, acoustic, score = beam[0], float(beam[-2]), float(beam[-1])
-        spelled = text.replace(" ", SPACE)
+        spelled = text.replace(" ", WORD_START)
         if self.leads_with_space and text:
-            spelled = SPACE + spelled
+            spelled = WORD_START + spelled
         tokens = [self.ids[piece] for piece in self.pieces.findall(spelled)]
         return Hypothesis(tokens, score, {"acoustic": acoustic, "scorers": score - acoustic})

@@ -113,7 +113,9 @@ class KenLMBinary:
         # A sign of its own marks what KenLM may leave out of its states.
         one = _Table(torch.arange(len(spelled)), _minus(unigrams["log_prob"]), _floats(unigrams["backoff"]))
         self.tables = [one, *map(_sorted, tables)]
-        if not all(part.isfinite().all() for table in self.tables for part in (table.log_prob, table.backoff)):
+        if not all(
+            part.isfinite().all() for table in self.tables for part in (table.log_prob, table.backoff)
+        ):
             raise damaged
 
     @property

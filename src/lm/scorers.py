@@ -19,10 +19,10 @@ from src.decoding.settings import is_number, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, UNKNOWN
 from src.lm.ngram import SPECIAL, NGramLM
+from src.text_encoder import WORD_START
 from src.utils.errors import UserError
 
 LN_10 = math.log(10)
-WORD_START = "▁"
 # Of the polynomial hash of a word's letters, modulo 2^64.
 BASE = 6364136223846793005
 LEAST_SHARE_OF_WORDS = 0.05

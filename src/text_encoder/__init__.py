@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.text_encoder.base import TextEncoder
+from src.text_encoder.base import WORD_START, TextEncoder
 from src.text_encoder.bpe import BPETextEncoder, train_bpe
 from src.text_encoder.characters import CharTextEncoder
 from src.text_encoder.normalizer import normalize
 from src.utils.errors import UserError
 
-__all__ = ["BPETextEncoder", "CharTextEncoder", "TextEncoder", "load_text_encoder", "normalize", "train_bpe"]
+__all__ = [
+    "WORD_START",
+    "BPETextEncoder",
+    "CharTextEncoder",
+    "TextEncoder",
+    "load_text_encoder",
+    "normalize",
+    "train_bpe",
+]
 
 
 def load_text_encoder(directory: str | Path) -> TextEncoder:

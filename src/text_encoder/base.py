@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 BLANK = "<blank>"
-SPACE = "▁"
+WORD_START = "▁"
 
 
 class TextEncoder(ABC):
@@ -31,7 +31,9 @@ class TextEncoder(ABC):
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Text of token ids (not CTC frames: repeats are kept); blanks write nothing, spaces never double."""
-        return " ".join("".join(self.tokens[int(t)] for t in tokens if int(t)).replace(SPACE, " ").split())
+        return " ".join(
+            "".join(self.tokens[int(t)] for t in tokens if int(t)).replace(WORD_START, " ").split()
+        )
 
     @abstractmethod
     def save(self, directory: str | Path) -> str:

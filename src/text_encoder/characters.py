@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.text_encoder.base import BLANK, SPACE, TextEncoder
+from src.text_encoder.base import BLANK, WORD_START, TextEncoder
 from src.utils.errors import TextError, UserError
 
 ENGLISH = " 'abcdefghijklmnopqrstuvwxyz"
@@ -23,7 +23,7 @@ class CharTextEncoder(TextEncoder):
     def __init__(self, alphabet: str = ENGLISH) -> None:
         if " " not in alphabet or len(set(alphabet)) != len(alphabet):
             raise UserError(f"alphabet {alphabet!r}: must hold the space and each character once")
-        self.tokens = [BLANK, *alphabet.replace(" ", SPACE)]
+        self.tokens = [BLANK, *alphabet.replace(" ", WORD_START)]
         self._ids = {character: i for i, character in enumerate(alphabet, start=1)}
 
     def encode(self, text: str) -> list[int]:
@@ -56,6 +56,6 @@ class CharTextEncoder(TextEncoder):
                 f"{path}: not a list of {BLANK} and single characters; fetch the checkpoint again"
             )
         try:
-            return cls("".join(tokens[1:]).replace(SPACE, " "))
+            return cls("".join(tokens[1:]).replace(WORD_START, " "))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
