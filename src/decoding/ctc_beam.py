@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -125,10 +124,12 @@ class CTCBeamSearch:
             token_min_log_prob=self.token_min_log_prob,
             skip_blank=self.skip_blank,
         )
+        B, _, M = frames.values.shape
+        candidates = Candidates(B, self.beam_size, M, is_sorted=not self.scorers, device=beam.last.device)
         steps = []
         for t in range(frames.count):
             fusion = self._fuse(beam, frames, t) if self.scorers else None
-            parents, tokens, *merges = beam.step(frames, t, fusion)
+            parents, tokens, *merges = beam.step(frames, t, candidates, fusion)
             steps.append((parents, tokens, *merges))
             beam.scorer_states = [
                 scorer.advance(state, parents, tokens)
@@ -163,25 +164,39 @@ class CTCBeamSearch:
         return fusion
 
 
-@lru_cache(maxsize=32)
-def _candidates(K: int, M: int, is_sorted: bool, device: torch.device) -> tuple[Tensor, ...]:
-    """What may be among the K best: the K prefixes as they are, pairs of prefix and token, and a last one: nothing.
+class Candidates:
+    """What may be among the K best of a frame: the K prefixes as they are, pairs of prefix and token, and nothing.
 
-    Returns each candidate's prefix [K + P + 1] and column in the shortlist [K + P + 1] (M: no token), those of the P
-    pairs alone, the place among the candidates of each pair [K * (M + 1)], and where in that a prefix begins [K].
+    Args:
+        batch_size, beam_size, columns: B, K, M.
+        is_sorted: each frame's M tokens come sorted, so that few of the K * M pairs matter.
+
+    Attributes:
+        rows, columns: [K + P + 1] each candidate's prefix, and its column in the frame's shortlist (M: no token).
+        pair_rows, pair_columns: [B, P] those of the pairs.
+        place: [K * (M + 1)] where each pair stands among the candidates; the last one: nowhere.
+        first_place: [K] where in that a prefix begins.
+        mass: [B, K + P + 1] log probability of each; parts of it are ``staying`` and ``extended``.
     """
-    rows, columns = torch.arange(K).repeat_interleave(M), torch.arange(M).repeat(K)
-    if is_sorted:
-        needed = (rows + 1) * columns <= K
-        rows, columns = rows[needed], columns[needed]
-    P = len(rows)
-    place = torch.full((K, M + 1), K + P)
-    place[rows, columns] = torch.arange(K, K + P)
-    all_rows = torch.cat([torch.arange(K), rows, torch.zeros(1, dtype=torch.long)])
-    all_columns = torch.cat([torch.full((K,), M), columns, torch.full((1,), M)])
-    first_places = (M + 1) * torch.arange(K)
-    found = all_rows, all_columns, rows, columns, place.flatten(), first_places
-    return tuple(part.to(device) for part in found)
+
+    def __init__(
+        self, batch_size: int, beam_size: int, columns: int, is_sorted: bool, device: torch.device
+    ) -> None:
+        B, K, M = batch_size, beam_size, columns
+        pair_rows, pair_columns = torch.arange(K).repeat_interleave(M), torch.arange(M).repeat(K)
+        if is_sorted:
+            needed = (pair_rows + 1) * pair_columns <= K
+            pair_rows, pair_columns = pair_rows[needed], pair_columns[needed]
+        P = len(pair_rows)
+        place = torch.full((K, M + 1), K + P)
+        place[pair_rows, pair_columns] = torch.arange(K, K + P)
+        self.rows = torch.cat([torch.arange(K), pair_rows, torch.zeros(1, dtype=torch.long)]).to(device)
+        self.columns = torch.cat([torch.full((K,), M), pair_columns, torch.full((1,), M)]).to(device)
+        self.pair_rows, self.pair_columns = self.rows[K:-1].expand(B, P), self.columns[K:-1].expand(B, P)
+        self.place, self.first_place = place.flatten().to(device), (M + 1) * torch.arange(K, device=device)
+        self.per_prefix, self.nowhere = M + 1, K + P
+        self.mass = torch.full((B, K + P + 1), NEVER, dtype=torch.float64, device=device)
+        self.staying, self.extended = self.mass[:, :K], self.mass[:, K:-1]
 
 
 class Beam:
@@ -208,7 +223,9 @@ class Beam:
         self.num_frames = torch.zeros(batch_size, dtype=torch.long, device=device)  # consumed
         self.history = History(*shape)
 
-    def step(self, frames: Frames, t: int, fusion: Tensor | None) -> tuple[Tensor, ...]:
+    def step(
+        self, frames: Frames, t: int, candidates: Candidates, fusion: Tensor | None
+    ) -> tuple[Tensor, ...]:
         """Consumes frame t.
 
         Returns [B, K] each: the slot every prefix was in, its new token (-1: none); and for the slots as they were:
@@ -216,16 +233,14 @@ class Beam:
         of the prefix with it.
         """
         self.pass_blanks(frames, t)
-        frame = frames[t]
-        K, M = self.last.size(1), frame.values.size(1)
-        rows, columns, pair_rows, pair_columns, places, first_places = _candidates(
-            K, M, fusion is None, self.last.device
-        )
+        frame, K = frames[t], self.last.size(1)
         at_last = frame.log_probs.gather(1, self.last)
         allowed = at_last if frame.limit is None else at_last.masked_fill(at_last < frame.limit, NEVER)
 
         # A prefix of the beam that extends another one of the beam receives that extension's mass.
-        has_parent, parent = (self.parent_name.unsqueeze(2) == self.name.unsqueeze(1)).max(2)
+        names, slots = self.name.sort(1)
+        place = torch.searchsorted(names, self.parent_name).clamp_(max=K - 1)
+        has_parent, parent = names.gather(1, place) == self.parent_name, slots.gather(1, place)
         is_doubled = self.last.gather(1, parent) == self.last  # the last token again takes a blank in between
         arriving = torch.where(is_doubled, self.blank_end.gather(1, parent), self.total.gather(1, parent))
         arriving = torch.where(has_parent, arriving + allowed, NEVER)
@@ -236,23 +251,27 @@ class Beam:
             blank_end = torch.where(frame.padding, self.blank_end, blank_end)
             token_end = torch.where(frame.padding, self.token_end, token_end)
 
-        extended = self.total.index_select(1, pair_rows) + frame.values.index_select(1, pair_columns)
-        candidates = torch.cat([staying, extended, staying[:, :1]], 1)
+        candidates.staying.copy_(staying)
+        pairs = candidates.pair_rows, candidates.pair_columns
+        torch.add(self.total.gather(1, pairs[0]), frame.values.gather(1, pairs[1]), out=candidates.extended)
         column = frame.columns.gather(1, self.last)
-        candidates.scatter_(1, places.take(first_places + column), self.blank_end + allowed)
-        merged = torch.where(has_parent, places.take(torch.add(column, parent, alpha=M + 1)), len(rows) - 1)
-        candidates.scatter_(1, merged, NEVER)  # and the last one: at least one prefix has no parent
+        doubled = candidates.place.take(candidates.first_place + column)
+        candidates.mass.scatter_(1, doubled, self.blank_end + allowed)
+        merged = candidates.place.take(torch.add(column, parent, alpha=candidates.per_prefix))
+        merged = torch.where(has_parent, merged, candidates.nowhere)
+        # Also nowhere, where a doubled pair that does not count has been written: one prefix at least has no parent.
+        candidates.mass.scatter_(1, merged, NEVER)
 
         if fusion is None:
-            total, best = candidates.topk(K, dim=1)
+            total, best = candidates.mass.topk(K, dim=1)
         else:
             added = (self.fused.unsqueeze(2) + fusion).flatten(1)
             added = torch.cat([self.fused, added, self.fused[:, :1]], 1)
-            best = (candidates + added).topk(K, dim=1).indices
-            total = candidates.gather(1, best)
+            best = (candidates.mass + added).topk(K, dim=1).indices
+            total = candidates.mass.gather(1, best)
             self.fused = added.gather(1, best)
-        parents = rows.take(best)
-        tokens = frame.tokens.gather(1, columns.take(best))
+        parents = candidates.rows.take(best)
+        tokens = frame.tokens.gather(1, candidates.columns.take(best))
         is_new, is_dead = tokens >= 0, total == NEVER
 
         last = self.last
