@@ -152,7 +152,7 @@ class CTCBeamSearch:
     def _fuse(self, beam: Beam, frames: Frames, t: int) -> Tensor:
         """Weighted sum of the scorers' points for each prefix and each token of the shortlist, [B, K, M]."""
         shape = (*beam.last.shape, frames.values.size(2))
-        fusion = torch.zeros(shape, dtype=torch.float64, device=beam.last.device)
+        fusion = torch.zeros((), dtype=torch.float64, device=beam.last.device)
         for (scorer, weight), state in zip(self.scorers, beam.scorer_states, strict=True):
             points = scorer.score(state)
             V, expected = points.size(-1), frames.log_probs.size(-1)
@@ -160,8 +160,8 @@ class CTCBeamSearch:
             if weight:
                 if not frames.has_all_tokens:
                     points = points.gather(2, frames.tokens[:, t, None, :-1].expand(shape))
-                fusion = fusion + weight * points.to(fusion)
-        return fusion
+                fusion = torch.add(fusion, points, alpha=weight)
+        return fusion.expand(shape)
 
 
 class Candidates:
@@ -177,6 +177,8 @@ class Candidates:
         place: [K * (M + 1)] where each pair stands among the candidates; the last one: nowhere.
         first_place: [K] where in that a prefix begins.
         mass: [B, K + P + 1] log probability of each; parts of it are ``staying`` and ``extended``.
+        added: [B, K + P + 1] what scorers add to each, without ``is_sorted``; parts of it are ``added_to_prefixes``
+            [B, K] and ``added_to_pairs`` [B, K, M].
     """
 
     def __init__(
@@ -197,6 +199,10 @@ class Candidates:
         self.per_prefix, self.nowhere = M + 1, K + P
         self.mass = torch.full((B, K + P + 1), NEVER, dtype=torch.float64, device=device)
         self.staying, self.extended = self.mass[:, :K], self.mass[:, K:-1]
+        if not is_sorted:  # what scorers add to each
+            self.added = torch.zeros_like(self.mass)
+            self.added_to_prefixes = self.added[:, :K]
+            self.added_to_pairs = self.added[:, K:-1].unflatten(1, (K, M))
 
 
 class Beam:
@@ -265,11 +271,11 @@ class Beam:
         if fusion is None:
             total, best = candidates.mass.topk(K, dim=1)
         else:
-            added = (self.fused.unsqueeze(2) + fusion).flatten(1)
-            added = torch.cat([self.fused, added, self.fused[:, :1]], 1)
-            best = (candidates.mass + added).topk(K, dim=1).indices
+            torch.add(self.fused.unsqueeze(2), fusion, out=candidates.added_to_pairs)
+            candidates.added_to_prefixes.copy_(self.fused)
+            best = (candidates.mass + candidates.added).topk(K, dim=1).indices
             total = candidates.mass.gather(1, best)
-            self.fused = added.gather(1, best)
+            self.fused = candidates.added.gather(1, best)
         parents = candidates.rows.take(best)
         tokens = frame.tokens.gather(1, candidates.columns.take(best))
         is_new, is_dead = tokens >= 0, total == NEVER

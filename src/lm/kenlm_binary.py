@@ -146,6 +146,10 @@ class KenLMBinary:
         skipped = (backoffs * (places >= length)).sum(0)
         return log_prob + skipped, self._packed([word, *before[:-1]])
 
+    def advance_unknown(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """``advance`` by an unknown word."""
+        return self.advance(contexts, torch.full_like(contexts, UNKNOWN))
+
     def score(self, sentence: str) -> float:
         """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""
         ids = {word: number for number, word in enumerate(self.words)}

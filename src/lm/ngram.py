@@ -114,6 +114,24 @@ class NGramLM:
         nodes = torch.arange(len(self.suffix), device=self.suffix.device)
         return torch.where(nodes >= self.starts[-2], self.suffix, nodes)
 
+    @cached_property
+    def unknown(self) -> tuple[Tensor, Tensor]:
+        """For each context [M + 1] what ``advance`` gives for an unknown word after it: log10 P, and the node after."""
+        points, after = self.log_prob.double(), torch.zeros_like(self.suffix)
+        points[0] = self.log_prob[1 + UNKNOWN]
+        after[0] = self.context[1 + UNKNOWN]
+        parent, word = self.keys // len(self.words), self.keys % len(self.words)
+        own = 1 + (word == UNKNOWN).nonzero().squeeze(
+            1
+        )  # the n-grams that end in it, each its parent's child
+        for first, end in zip(self.starts[:-1], self.starts[1:], strict=True):  # shorter contexts first
+            points[first:end] = self.backoff[first:end] + points[self.suffix[first:end]]
+            after[first:end] = after[self.suffix[first:end]]
+            children = own[(parent[own - 1] >= first) & (parent[own - 1] < end)]
+            points[parent[children - 1]] = self.log_prob[children].double()
+            after[parent[children - 1]] = self.context[children]
+        return points, after
+
     @classmethod
     def estimate(cls, lines: Iterable[str], order: int = 3, prune: list[int] | None = None) -> NGramLM:
         """Interpolated modified Kneser-Ney over lines of words separated by white space.
@@ -203,7 +221,8 @@ class NGramLM:
     def to(self, device: torch.device | str) -> NGramLM:
         """Moves its tensors."""
         if torch.device(device) != self.keys.device:
-            self.__dict__.pop("context", None)
+            for derived in ("context", "unknown"):
+                self.__dict__.pop(derived, None)
         for name in ("keys", "log_prob", "backoff", "suffix"):
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -228,17 +247,21 @@ class NGramLM:
         """Context nodes and next words (ids), any shape -> log10 P(word | context) and the nodes after the words."""
         chain = [nodes]  # ever shorter contexts, down to the empty one, which knows every word
         for _ in range(self.order - 1):
-            chain.append(self.suffix[chain[-1]])
+            chain.append(self.suffix.take(chain[-1]))
         contexts = torch.stack(chain)
-        wanted = contexts * len(self.words) + words
+        wanted = torch.add(words, contexts, alpha=len(self.words))
         at = torch.searchsorted(self.keys, wanted).clamp_(max=len(self.keys) - 1)
-        first = (
-            (self.keys[at] == wanted).byte().argmax(0, keepdim=True)
-        )  # the longest context that has the word
+        # The longest context that has the word.
+        first = (self.keys.take(at) == wanted).byte().argmax(0, keepdim=True)
         found = 1 + at.gather(0, first).squeeze(0)
-        weights = self.backoff[contexts].double()
+        weights = self.backoff.take(contexts).double()
         skipped = (weights.cumsum(0) - weights).gather(0, first).squeeze(0)
-        return skipped + self.log_prob[found], self.context[found]
+        return skipped + self.log_prob.take(found), self.context.take(found)
+
+    def advance_unknown(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """``advance`` by an unknown word."""
+        points, after = self.unknown
+        return points.take(nodes), after.take(nodes)
 
     def score(self, sentence: str) -> float:
         """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""

@@ -122,20 +122,21 @@ class WordNGramScorer:
 
     def score(self, state: _Words) -> Tensor:
         """[B, K, V]: a token that begins a word ends the one before it."""
-        ends, unknown, unknown_after = state.points.float().unsqueeze(2).unbind(3)
-        breaks = self.breaks[state.ids[..., 2]]
-        return torch.where(self.starts_word, ends + breaks * unknown_after, breaks * unknown)
+        ends, unknown, unknown_after = state.points.unsqueeze(2).unbind(3)
+        breaks = self.breaks.index_select(0, state.ids[..., 2].flatten()).view(*ends.shape[:2], -1)
+        when_broken = torch.where(self.starts_word, unknown_after, unknown)
+        return torch.where(self.starts_word, ends, 0.0) + torch.where(breaks, when_broken, 0.0)
 
     def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
         where = parents.unsqueeze(2).expand(-1, -1, 3)
         ids, points = state.ids.gather(1, where), state.points.gather(1, where)
         slots = touched(tokens)
-        token = tokens.flatten()[slots]
+        token = tokens.take(slots)
         grows = token[:, None] >= 0
-        old = ids.flatten(0, 1)[slots], points.flatten(0, 1)[slots]
+        old = ids.view(-1, 3).index_select(0, slots), points.view(-1, 3).index_select(0, slots)
         new = self._grown(*old[0].unbind(1), token.clamp_min(0))
         for part, before, now in zip((ids, points), old, new, strict=True):
-            part.view(-1, 3)[slots] = torch.where(grows, now, before)
+            part.view(-1, 3).index_copy_(0, slots, torch.where(grows, now, before))
         return _Words(ids, points)
 
     def finish(self, state: _Words) -> Tensor:
@@ -146,22 +147,23 @@ class WordNGramScorer:
 
     def _unknown(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
         """Points of an unknown word, and the contexts after it."""
-        points, after = self.lm.advance(contexts, torch.full_like(contexts, UNKNOWN))
+        points, after = self.lm.advance_unknown(contexts)
         return LN_10 * points + self.unknown_penalty, after
 
     def _grown(self, context: Tensor, after: Tensor, node: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens."""
-        starts, unwritable = self.starts_word[token], len(self.hashes)
+        starts, unwritable = self.starts_word.take(token), len(self.hashes)
         context = torch.where(starts, after, context)
         node = torch.where(starts, self.root, node)
         was_charged = node == unwritable
-        letters = self.hashes[node.clamp_max(unwritable - 1)] * self.shifts[token] + self.letters[token]
+        letters = self.hashes.take(node.clamp_max(unwritable - 1)) * self.shifts.take(token)
+        letters = letters + self.letters.take(token)
         at = torch.searchsorted(self.hashes, letters).clamp_(max=unwritable - 1)
-        is_open = (self.hashes[at] == letters) & ~was_charged
+        is_open = (self.hashes.take(at) == letters) & ~was_charged
         node = torch.where(is_open, at, unwritable)
         unknown, after_unknown = self._unknown(context)
         context = torch.where(is_open | was_charged, context, after_unknown)
-        word = torch.where(is_open, self.word[at], UNKNOWN)
+        word = torch.where(is_open, self.word.take(at), UNKNOWN)
         ends, after = self.lm.advance(context, word)
         is_word, is_empty = word != UNKNOWN, node == self.root
         ends = torch.where(is_word, LN_10 * ends, unknown).masked_fill(~is_open | is_empty, 0.0)
