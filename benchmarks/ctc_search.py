@@ -246,18 +246,24 @@ def main() -> None:
                 row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
                 row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
                 row["score"] = mean_score(posteriors, texts, lm)
+                if name == "lectern":
+                    own = texts
+                compared = ""
+                if len(texts) < len(posteriors.lengths):  # too slow for all: a mean over the same ones
+                    row["lectern_on_these"] = mean_score(posteriors, own[: len(texts)], lm)
+                    compared = f" (Lectern on these {row['lectern_on_these']:.2f})"
                 if posteriors.references is not None:
                     heard = [posteriors.text(tokens) for tokens in texts]
                     row["wer"] = corpus_error_rates(posteriors.references[: len(heard)], heard)["wer"]
                 rows.append(row)
+                if args.json:
+                    args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
                 wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
                 print(
                     f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:29} {speed:8.1f} utterances/s"
-                    f"   score {row['score']:.2f} of {len(texts)}{wer}",
+                    f"   score {row['score']:.2f} of {len(texts)}{compared}{wer}",
                     flush=True,
                 )
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a recogniser does when a batch does not fit into the memory."""
+"""A recogniser between model and text: batches beyond the memory, words and their times."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.decoding import Hypothesis
+from src.decoding import CTCBeamSearch, CTCGreedySearch, Hypothesis
+from src.lm import NGramLM, WordNGramScorer
 from src.recognizer import Recognizer
+from src.text_encoder import CharTextEncoder
 from src.utils.errors import UserError
 
 
@@ -63,3 +65,43 @@ def test_arrays_that_are_no_samples_are_named(array):
 def test_a_search_without_times_gives_no_words():
     made = Recognizer(model=None, text_encoder=SimpleNamespace(tokens="ab"), search=None)
     assert made._words(Hypothesis(tokens=[0, 1], score=0.0)) == []
+
+
+def constructed(words: list[tuple[str, int, int]], frames: int) -> torch.Tensor:
+    """log_probs [1, T, 29] in which each word's letters are spread over its frames, every letter for a frame of 0.9."""
+    encoder = CharTextEncoder()
+    probs = torch.full((1, frames, encoder.vocab_size), 0.02 / 28)
+    probs[..., 0] = 0.98
+    for word, start, end in words:
+        places = (
+            torch.linspace(start + 1, end, len(word)).round().long()
+        )  # the space that begins it comes before
+        for letter, place in zip("▁" + word, [start, *places.tolist()], strict=True):
+            probs[0, place] = 0.1 / 28
+            probs[0, place, encoder.tokens.index(letter)] = 0.9
+    return probs.log()
+
+
+@pytest.mark.parametrize("skip_blank", [None, 0.95])
+@pytest.mark.parametrize("search", [CTCGreedySearch, CTCBeamSearch])
+def test_words_have_the_times_of_a_constructed_alignment(search, skip_blank):
+    """The first letter's frame to the last letter's, in frames of 40 ms; confidence: how sure its letters were."""
+    words = [("three", 3, 12), ("a", 20, 21), ("letter", 29, 47), ("no", 58, 61)]
+    settings = {"skip_blank": skip_blank} if search is CTCBeamSearch else {}
+    model = SimpleNamespace(search_inputs=lambda outputs: outputs["frames"], frame_s=0.04)
+    made = Recognizer(model, CharTextEncoder(), search(**settings))
+    (transcript,) = made.decode({"frames": (constructed(words, 64), torch.tensor([64]))}, ["clip"])
+    assert transcript.text == "three a letter no"
+    for (text, start, end, confidence), (word, first, last) in zip(transcript.words, words, strict=True):
+        assert text == word and confidence == pytest.approx(0.9, abs=0.02)
+        assert (start, end) == (round(0.04 * (first + 1), 3), round(0.04 * (last + 1), 3))
+
+
+def test_words_of_a_search_with_a_language_model_have_times_too():
+    words = [("the", 2, 9), ("dog", 14, 20)]
+    lm = NGramLM.estimate(["the dog", "the cat"], order=2)
+    model = SimpleNamespace(search_inputs=lambda outputs: outputs["frames"], frame_s=0.04)
+    search = CTCBeamSearch(8, scorers=[(WordNGramScorer(lm, CharTextEncoder().tokens), 0.5)])
+    frames = constructed(words, 24), torch.tensor([24])
+    (transcript,) = Recognizer(model, CharTextEncoder(), search).decode({"frames": frames}, ["clip"])
+    assert [(w[0], w[1], w[2]) for w in transcript.words] == [("the", 0.12, 0.4), ("dog", 0.6, 0.84)]
