@@ -33,6 +33,7 @@ from src.lm import NGramLM, WordNGramScorer
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import CharTextEncoder, normalize
+from src.utils.memory import peak_memory
 
 ROOT = Path(__file__).parents[1]
 LM_WEIGHT = 0.5
@@ -210,6 +211,22 @@ def measured(search: Search, posteriors: Posteriors, rounds: int, patience: floa
     return count / statistics.median(seconds), texts
 
 
+def an_hour(beam_size: int, piece: int = 1000) -> None:
+    """90,000 frames of 40 ms in pieces, as they come from a long recording; prints seconds and megabytes."""
+    search, lengths = CTCBeamSearch(beam_size), torch.tensor([piece])
+    beam, before = search.start(batch_size=1), peak_memory(torch.device("cpu"))
+    started = time.perf_counter()
+    posteriors = peaky(1, piece, 29).log_probs
+    for _ in range(90_000 // piece):
+        search.advance(beam, posteriors, lengths)
+    tokens = search.finish(beam)[0][0].tokens
+    grown = (peak_memory(torch.device("cpu")) - before) / 1e6
+    seconds = time.perf_counter() - started
+    print(
+        f"an hour, beam {beam_size}: {seconds:.1f} s, {grown:.0f} MB more than before, {len(tokens)} tokens"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -226,8 +243,13 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=20, help="seconds for each search, about")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--hour", action="store_true", help="only Lectern, on an hour of frames in pieces")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.hour:
+        for beam_size in args.beams:
+            an_hour(beam_size)
+        return
     shape = (args.batch, args.frames)
     inputs = [real(*shape, args.checkpoint, args.data)] if "real" in args.posteriors else []
     makers = {"peaky": peaky, "flat": flat}
