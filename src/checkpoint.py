@@ -173,7 +173,7 @@ class Checkpoint:
         if not isinstance(model, SpeechModel):
             return model
         try:
-            _try_out(model)
+            try_out(model)
         except Exception as error:  # parts that were built, but do not fit together
             detail = " ".join(str(error).split())[:200]
             raise UserError(
@@ -248,14 +248,20 @@ def _check_sizes(node: Any, tensors: int, source: Path) -> None:
 
 
 @torch.inference_mode()
-def _try_out(model: SpeechModel) -> None:
+def try_out(model: SpeechModel) -> None:
     """The way from audio to what a search reads, on one second of a ramp; raises whatever goes wrong."""
-    features, lengths = model.frontend(torch.linspace(-1, 1, SAMPLE_RATE)[None], torch.tensor([SAMPLE_RATE]))
-    for values in model.search_inputs(model(features, lengths)):
-        if isinstance(values, torch.Tensor) and values.isnan().any():
-            raise ValueError("its output is NaN")
-    if not model.frame_s > 0:
-        raise ValueError(f"a frame of {model.frame_s} s")
+    was_training, device = model.training, model.device
+    model.eval()
+    try:
+        audio = torch.linspace(-1, 1, SAMPLE_RATE, device=device)[None]
+        features, lengths = model.frontend(audio, torch.tensor([SAMPLE_RATE], device=device))
+        for values in model.search_inputs(model(features, lengths)):
+            if isinstance(values, torch.Tensor) and values.isnan().any():
+                raise ValueError("its output is NaN")
+        if not model.frame_s > 0:
+            raise ValueError(f"a frame of {model.frame_s} s")
+    finally:
+        model.train(was_training)
 
 
 def write_checkpoint(

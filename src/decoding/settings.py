@@ -46,8 +46,9 @@ def require_scorers(scorers: Any) -> None:
             isinstance(pair, list | tuple)
             and len(pair) == 2
             and all(hasattr(pair[0], name) for name in ("to", "start", "score", "advance", "finish"))
-            and is_number(pair[1])
         )
 
     fits = isinstance(scorers, list | tuple) and all(map(is_weighted_scorer, scorers))
     require(fits, "scorers", scorers, "a list of pairs [scorer, weight]")
+    for scorer, weight in scorers:
+        require(is_number(weight), f"the weight of {type(scorer).__name__}", weight, "a finite number")

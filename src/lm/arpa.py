@@ -156,4 +156,10 @@ def _columns(
         raise UserError(
             f"{file}: a {order}-gram has no number where one is needed; it is damaged, get it again"
         )
-    return columns[0].to_numpy(), columns[1], columns[2].to_numpy() if has_backoff else np.zeros(len(table))
+    log_prob, backoff = columns[0].to_numpy(), columns[2].to_numpy()
+    if len(log_prob) and (not log_prob.max() <= 0 or not np.isfinite(backoff).all()):
+        raise UserError(
+            f"{file}: a {order}-gram has a log probability above 0 or a back-off weight that is not finite; it is "
+            f"damaged, get it again"
+        )
+    return log_prob, columns[1], backoff if has_backoff else np.zeros(len(table))

@@ -71,8 +71,10 @@ class KenLMBinary:
         if not has_words:
             raise UserError(f"{file}: was built without its words; build it again, or give the ARPA file")
         at = HEADER + SETTINGS.size
+        if order < 2 or len(content) < at + 8 * order or not 1 <= multiplier < 100:
+            raise damaged
         counts = np.frombuffer(content[at : at + 8 * order].tobytes(), "<u8").tolist()
-        if not 2 <= order == len(counts) or max(counts) > len(content):
+        if max(counts) > len(content):
             raise damaged
 
         def buckets(entries: int) -> int:

@@ -182,7 +182,7 @@ def _writable_words(lm: NGramLM | KenLMBinary, tokens: Sequence[str]) -> dict[st
     for word, number in sorted(spelled, key=lambda pair: -chances[pair[1]]):
         if alphabet.issuperset(word):
             ids.setdefault(word, number)  # "May" and "may": the more frequent one
-    if len(ids) < LEAST_SHARE_OF_WORDS * len(spelled):
+    if not ids or len(ids) < LEAST_SHARE_OF_WORDS * len(spelled):
         example = next((word for word, _ in spelled if word not in ids), "")
         raise UserError(
             f"the language model's words (such as '{example}') cannot be written with the tokenizer's letters; "

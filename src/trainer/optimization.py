@@ -193,10 +193,7 @@ class Optimization:
         """Raises ``UserError`` when a weight has become NaN or infinite: no later step can mend that."""
         for name, value in self.step.model.state_dict().items():
             if not value.isfinite().all():
-                raise UserError(
-                    f"after {steps} steps the weights are not finite ({name}): the training has diverged; lower "
-                    f"optimizer.lr, and go on from an earlier checkpoint with trainer.init_from=CHECKPOINT run_name=NEW"
-                )
+                raise diverged(steps, f"the weights are not finite ({name})")
 
     def _apply(self, norm: Tensor, number: int) -> None:
         if self.clip_norm:
@@ -227,6 +224,14 @@ class Optimization:
         if report.not_finite:
             return f"the loss of these clips was NaN or infinite: {', '.join(report.not_finite)}"
         return f"the loss was finite but not its gradient; the clips: {', '.join(report.ids)}"
+
+
+def diverged(steps: int, sign: str) -> UserError:
+    """What to say of a run that can no longer come to anything."""
+    return UserError(
+        f"after {steps} steps {sign}: the training has diverged; lower optimizer.lr, and go on from an earlier "
+        f"checkpoint with trainer.init_from=CHECKPOINT run_name=NEW"
+    )
 
 
 def _note(report: StepReport, batch: dict, losses: dict) -> None:

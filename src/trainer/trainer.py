@@ -17,14 +17,15 @@ import torch
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from src.checkpoint import Checkpoint, write_checkpoint
+from src.checkpoint import Checkpoint, try_out, write_checkpoint
 from src.logger import Writers
+from src.model import SpeechModel
 from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.initialise import initialise_from
 from src.trainer.interruption import Interrupted, Interruption
-from src.trainer.optimization import Optimization
+from src.trainer.optimization import Optimization, diverged
 from src.trainer.options import TrainerOptions
 from src.trainer.report import Reporter, SilentReporter, model_card
 from src.trainer.resuming import restore, training_state
@@ -303,7 +304,7 @@ class Trainer:
             self._save(is_best=False)
 
     def _save(self, is_best: bool) -> None:
-        self.optimization.check_weights(self.steps)
+        self._check_divergence()
         scores = self.scores if self.evaluated_step == self.steps else {}
         card = model_card(self.folder.directory.name, self.config, self.steps, self.seconds, scores)
 
@@ -315,6 +316,16 @@ class Trainer:
             self.folder.save(self.steps, write, training_state(self), is_best, self._kept)
         self.processes.gather("saved")  # nobody reads or ends before it is written
         self.saved_at = time.monotonic()
+
+    def _check_divergence(self) -> None:
+        """Raises ``UserError`` for weights that nobody could load again."""
+        self.optimization.check_weights(self.steps)
+        if isinstance(self.step.model, SpeechModel):
+            with self._shared_weights():
+                try:
+                    try_out(self.step.model)
+                except ValueError as error:
+                    raise diverged(self.steps, f"the model fails on a second of sound ({error})") from None
 
     def _rank(self, score: float) -> None:
         ranking = {**self.ranking, f"step-{self.steps}": score}

@@ -74,7 +74,9 @@ def test_texts_of_another_language_model_in_the_same_file_are_not_taken_over(run
 def test_what_tuning_cannot_use_is_named_before_anything_is_heard(run_folder, corpus, words, tmp_path):
     tune = ["scripts/tune_fusion.py", run_folder, corpus, "--words", words, "--out", tmp_path / "beam.yaml"]
     assert "beam_size=0 must be" in spoken_error(*tune, "--beam-size", "0")
-    assert "weight" in spoken_error(*tune, "--weights", "nan")
+    assert "the weight of WordNGramScorer=nan must be a finite number" in spoken_error(
+        *tune, "--weights", "nan"
+    )
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,9 @@ def test_a_search_with_a_binary_file_is_one_with_the_model_that_it_was_made_from
         (lambda b: b[:-50], "cut short or damaged"),
         (lambda b: b[:2000], "cut short or damaged"),
         (lambda b: b[:60], "cut short or damaged"),
+        (lambda b: b[:109], "cut short or damaged"),
+        (lambda b: b[:92] + struct.pack("<f", math.nan) + b[96:], "cut short or damaged"),
+        (lambda b: b[:92] + struct.pack("<f", math.inf) + b[96:], "cut short or damaged"),
         (lambda b: b.replace(b"version 5", b"version 4"), "another version of KenLM"),
         (lambda b: b[:96] + b"\2" + b[97:], "of the type 'trie'; build it as 'probing'"),
         (lambda b: b[:100] + b"\0" + b[101:], "was built without its words"),

@@ -41,6 +41,11 @@ def test_a_model_of_other_letters_is_refused():
         WordNGramScorer(lm, CHARACTERS)
 
 
+def test_a_model_without_words_is_refused():
+    with pytest.raises(UserError, match="cannot be written with the tokenizer's letters"):
+        WordNGramScorer(NGramLM.estimate(["<unk> <unk>"], order=1), CHARACTERS)
+
+
 def test_upper_case_words_are_folded():
     lm = NGramLM.estimate([line.upper() for line in LINES], order=2)
     lower = NGramLM.estimate(LINES, order=2)

@@ -293,6 +293,19 @@ def test_a_run_that_diverges_at_its_end_leaves_no_broken_checkpoint(make_trainer
         Checkpoint.open(checkpoint).weights()
 
 
+def test_a_model_whose_output_is_no_number_is_not_saved(make_trainer, monkeypatch):
+    """Its weights are finite, but so large that what they make is not."""
+    trainer = make_trainer("trainer.max_steps=2", EACH)
+    with torch.no_grad():
+        for parameter in trainer.step.model.encoder.parameters():
+            parameter.fill_(1e30)
+    with pytest.raises(
+        UserError, match=r"fails on a second of sound \(its output is NaN\): the training has diverged"
+    ):
+        trainer._save(is_best=False)
+    assert not trainer.folder.newest_steps() and trainer.step.model.training
+
+
 def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_trainer):
     trainer = make_trainer("datasets.dev=${datasets.train}", "trainer.max_steps=1")
     whole = evaluate(trainer.step, trainer.text_encoder, trainer.searches, trainer.dev_loader)
