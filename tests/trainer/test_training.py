@@ -297,7 +297,7 @@ def test_a_model_whose_output_is_no_number_is_not_saved(make_trainer):
     """Its weights are finite, but so large that what they make is not."""
     trainer = make_trainer("trainer.max_steps=2", EACH)
     with torch.no_grad():
-        trainer.step.model.head.weight.uniform_(-1.6e38, 1.6e38)
+        trainer.step.train().model.head.weight.uniform_(-1.6e38, 1.6e38)
     with pytest.raises(
         UserError, match=r"fails on a second of sound \(its output is NaN\): the training has diverged"
     ):
