@@ -21,6 +21,9 @@ class Frame(NamedTuple):
     columns: Tensor  # [B, V]
     limit: Tensor | None  # [B, 1]
     padding: Tensor | None  # [B, 1]
+    gap: Tensor | None  # [B, 1]
+    is_gap: Tensor | None  # [B, 1]
+    has_all_tokens: bool
 
 
 class Frames:
@@ -72,11 +75,16 @@ class Frames:
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
         blanks = self.log_probs[..., blank, None]
-        parts = self.log_probs, blanks, self.values, self.tokens, self.columns, self.limit, self.padding
-        self._each = [[None] * self.count if part is None else part.unbind(1) for part in parts]
+        parts = [self.log_probs, blanks, self.values, self.tokens, self.columns, self.limit, self.padding]
+        parts += [None, None] if self.gaps is None else [self.gaps.unsqueeze(2), self.is_gap.unsqueeze(2)]
+        self._each = [
+            [None] * (self.count + 1) if part is None else part.transpose(0, 1).contiguous().unbind()
+            for part in parts
+        ]
+        self.last_gap = tuple(part[self.count] for part in self._each[-2:])
 
     def __getitem__(self, t: int) -> Frame:
-        return Frame(*(part[t] for part in self._each))
+        return Frame(*(part[t] for part in self._each), self.has_all_tokens)
 
     def _skip(self, log_probs: Tensor, inside: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
         """Leaves out the frames whose blank is at least that probable; the others [B, T', V], and which are frames."""

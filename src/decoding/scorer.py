@@ -67,11 +67,13 @@ class LengthBonus:
 
 
 def touched(tokens: Tensor) -> Tensor:
-    """tokens [B, K] -> the slots [n] of B * K whose new token a scorer has to look at.
-
-    On a GPU these are all: asking which hypotheses grew would wait for the device.
-    """
+    """tokens [B, K] -> the slots [n] of B * K whose new token a scorer has to look at (or more)."""
     tokens = tokens.flatten()
-    if tokens.device.type == "cpu":
+    if is_cheap_to_ask(tokens.device):
         return (tokens >= 0).nonzero().squeeze(1)
     return torch.arange(len(tokens), device=tokens.device)
+
+
+def is_cheap_to_ask(device: torch.device) -> bool:
+    """Whether sizes may depend on values: a GPU would have to be waited for, and compiled code has fixed sizes."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,14 @@ class NGramLM:
         return torch.where(nodes >= self.starts[-2], self.suffix, nodes)
 
     @cached_property
+    def backoff_to_empty(self) -> Tensor:
+        """[M + 1] sum of the back-off weights of a context and of all shorter ones."""
+        total = self.backoff.double()
+        for first, end in pairwise(self.starts):  # shorter contexts first
+            total[first:end] += total[self.suffix[first:end]]
+        return total
+
+    @cached_property
     def unknown(self) -> tuple[Tensor, Tensor]:
         """For each context [M + 1] what ``advance`` gives for an unknown word after it: log10 P, and the node after."""
         points, after = self.log_prob.double(), torch.zeros_like(self.suffix)
@@ -124,7 +133,7 @@ class NGramLM:
         own = 1 + (word == UNKNOWN).nonzero().squeeze(
             1
         )  # the n-grams that end in it, each its parent's child
-        for first, end in zip(self.starts[:-1], self.starts[1:], strict=True):  # shorter contexts first
+        for first, end in pairwise(self.starts):  # shorter contexts first
             points[first:end] = self.backoff[first:end] + points[self.suffix[first:end]]
             after[first:end] = after[self.suffix[first:end]]
             children = own[(parent[own - 1] >= first) & (parent[own - 1] < end)]
@@ -221,7 +230,7 @@ class NGramLM:
     def to(self, device: torch.device | str) -> NGramLM:
         """Moves its tensors."""
         if torch.device(device) != self.keys.device:
-            for derived in ("context", "unknown"):
+            for derived in ("context", "backoff_to_empty", "unknown"):
                 self.__dict__.pop(derived, None)
         for name in ("keys", "log_prob", "backoff", "suffix"):
             setattr(self, name, getattr(self, name).to(device))
@@ -254,8 +263,8 @@ class NGramLM:
         # The longest context that has the word.
         first = (self.keys.take(at) == wanted).byte().argmax(0, keepdim=True)
         found = 1 + at.gather(0, first).squeeze(0)
-        weights = self.backoff.take(contexts).double()
-        skipped = (weights.cumsum(0) - weights).gather(0, first).squeeze(0)
+        longest = contexts.gather(0, first).squeeze(0)
+        skipped = self.backoff_to_empty.take(nodes) - self.backoff_to_empty.take(longest)
         return skipped + self.log_prob.take(found), self.context.take(found)
 
     def advance_unknown(self, nodes: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.decoding.scorer import touched
+from src.decoding.scorer import is_cheap_to_ask, touched
 from src.decoding.settings import is_number, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, UNKNOWN
@@ -131,12 +131,9 @@ class WordNGramScorer:
         where = parents.unsqueeze(2).expand(-1, -1, 3)
         ids, points = state.ids.gather(1, where), state.points.gather(1, where)
         slots = touched(tokens)
-        token = tokens.take(slots)
-        grows = token[:, None] >= 0
-        old = ids.view(-1, 3).index_select(0, slots), points.view(-1, 3).index_select(0, slots)
-        new = self._grown(*old[0].unbind(1), token.clamp_min(0))
-        for part, before, now in zip((ids, points), old, new, strict=True):
-            part.view(-1, 3).index_copy_(0, slots, torch.where(grows, now, before))
+        old, token = ids.view(-1, 3).index_select(0, slots), tokens.take(slots).clamp_min_(0)
+        for part, new in zip((ids, points), self._grown(*old.unbind(1), token), strict=True):
+            part.view(-1, 3).index_copy_(0, slots, new)
         return _Words(ids, points)
 
     def finish(self, state: _Words) -> Tensor:
@@ -151,7 +148,7 @@ class WordNGramScorer:
         return LN_10 * points + self.unknown_penalty, after
 
     def _grown(self, context: Tensor, after: Tensor, node: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens."""
+        """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens; token 0 changes nothing."""
         starts, unwritable = self.starts_word.take(token), len(self.hashes)
         context = torch.where(starts, after, context)
         node = torch.where(starts, self.root, node)
@@ -273,8 +270,7 @@ class TokenNGramScorer:
         for node, weight in zip(reversed(chain), reversed(weights[:-1]), strict=True):
             first = self.child_start[node]
             count = torch.where(node > 0, self.child_start[node + 1] - first, 0)
-            # On a GPU asking how many there are at most would wait for the device.
-            most = int(count.max()) if nodes.device.type == "cpu" and len(count) else self.most_children
+            most = int(count.max()) if is_cheap_to_ask(nodes.device) and len(count) else self.most_children
             place = torch.arange(most, device=nodes.device)
             at = (first[:, None] + place).clamp(max=len(self.child_token) - 1)
             token = torch.where(place < count[:, None], self.child_token[at], V)

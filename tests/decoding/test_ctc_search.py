@@ -227,6 +227,7 @@ def test_a_token_exactly_at_the_limit_may_extend():
         ("token_top_k", [0, 1.5, "abc"]),
         ("token_min_log_prob", ["abc", float("nan"), [1]]),
         ("skip_blank", [0, 1.5, "abc", float("nan")]),
+        ("compile", [1, "yes", None]),
         ("scorers", [[1], "ab", None, [[LengthBonus(3)]], [[LengthBonus(3), "much"]], [[3, 0.5]], {"a": 1}]),
     ],
 )

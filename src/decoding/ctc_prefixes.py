@@ -1,0 +1,183 @@
+"""One frame of the CTC prefix beam search: tensors in, tensors out.
+
+The beam sums the probability of all alignments of a prefix (blank and non-blank endings kept apart, as in Hannun et
+al., arXiv 1408.2873, algorithm 1), in the log domain, in a few dozen small tensor operations, whatever the batch and
+the beam; nothing waits for the device.
+
+A frame has K * V extensions, but only few of them can be among its K best. With prefixes and tokens both sorted by
+probability, prefix i (from 0) with token j is beaten by every i' <= i with j' <= j: (i + 1) * (j + 1) - 1 others. At
+most one a prefix of these is less than it seems (its own last token again, which takes a blank in between), so pairs
+with (i + 1) * j > K never matter, and about K ln K remain. An extension that is itself a prefix of the beam gives its
+mass to that one, which is then at least as probable.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.decoding.ctc_frames import Frame
+
+NEVER = float("-inf")
+
+
+class Prefixes(NamedTuple):
+    """The K most probable prefixes of B utterances, [B, K] each, the most probable first.
+
+    A slot that holds no prefix has a probability of 0 and a name that no prefix has.
+    """
+
+    total: Tensor  # log probability of all alignments
+    blank_end: Tensor  # of those that end in blank
+    token_end: Tensor  # of those that end in its last token
+    fused: Tensor  # what the scorers have added
+    last: Tensor  # its last token; the blank where it has none
+    # A 64-bit rolling hash names a prefix: equal prefixes are recognised whichever way they were reached.
+    name: Tensor
+    parent_name: Tensor  # of the prefix without its last token
+
+    @classmethod
+    def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> Prefixes:
+        """The empty prefix in slot 0, nothing in the others."""
+        shape = (batch_size, beam_size)
+        token_end = torch.full(shape, NEVER, dtype=torch.float64, device=device)
+        total = token_end.clone()
+        total[:, 0] = 0.0
+        name, parent_name = no_names(*shape, device)
+        name[:, 0] = 1
+        last = torch.full(shape, blank, device=device)
+        return cls(total, total.clone(), token_end, torch.zeros_like(total), last, name, parent_name)
+
+    def after_blanks(self, gap: Tensor | None, is_gap: Tensor | None) -> Prefixes:
+        """Over frames that were left out: the log probability of their blanks [B, 1], and whether there were any."""
+        if gap is None:
+            return self
+        total = self.total + gap
+        blank_end = torch.where(is_gap, total, self.blank_end)
+        return self._replace(
+            total=total, blank_end=blank_end, token_end=self.token_end.masked_fill(is_gap, NEVER)
+        )
+
+
+class Pointers(NamedTuple):
+    """What a step leaves for the history, [B, K] each: how the new prefixes came about, and what merged."""
+
+    parents: Tensor  # the slot every prefix was in
+    tokens: Tensor  # its new token; -1: none
+    # For the slots as they were:
+    merged_from: Tensor  # the slot of the prefix without its last token
+    last: Tensor  # that last token
+    arriving: Tensor  # the mass that came from there
+    staying: Tensor  # the mass of the prefix with it
+
+
+class Layout:
+    """The places of what may be among the K best of a frame: the K prefixes as they are, pairs of prefix and token,
+    and nothing.
+
+    Args:
+        batch_size, beam_size, columns: B, K, M.
+        is_sorted: each frame's M tokens come sorted, so that few of the K * M pairs matter.
+
+    Attributes:
+        rows, columns: [K + P + 1] each candidate's prefix, and its column in the frame's shortlist (M: no token).
+        pair_rows, pair_columns: [B, P] those of the pairs.
+        place: [K * (M + 1)] where each pair stands among the candidates; the last one: nowhere.
+        first_place: [K] where in that a prefix begins.
+        nothing: [B, 1] the mass of what is nowhere.
+        no_name, no_parent: [B, K] names that no prefix has.
+    """
+
+    def __init__(
+        self, batch_size: int, beam_size: int, columns: int, is_sorted: bool, device: torch.device
+    ) -> None:
+        B, K, M = batch_size, beam_size, columns
+        pair_rows, pair_columns = torch.arange(K).repeat_interleave(M), torch.arange(M).repeat(K)
+        if is_sorted:
+            needed = (pair_rows + 1) * pair_columns <= K
+            pair_rows, pair_columns = pair_rows[needed], pair_columns[needed]
+        P = len(pair_rows)
+        place = torch.full((K, M + 1), K + P)
+        place[pair_rows, pair_columns] = torch.arange(K, K + P)
+        self.rows = torch.cat([torch.arange(K), pair_rows, torch.zeros(1, dtype=torch.long)]).to(device)
+        self.columns = torch.cat([torch.full((K,), M), pair_columns, torch.full((1,), M)]).to(device)
+        self.pair_rows, self.pair_columns = self.rows[K:-1].expand(B, P), self.columns[K:-1].expand(B, P)
+        self.place, self.first_place = place.flatten().to(device), (M + 1) * torch.arange(K, device=device)
+        self.per_prefix, self.nowhere = M + 1, K + P
+        self.nothing = torch.full((B, 1), NEVER, dtype=torch.float64, device=device)
+        self.no_name, self.no_parent = no_names(B, K, device)
+
+
+def step(
+    prefixes: Prefixes, frame: Frame, layout: Layout, fusion: Tensor | None
+) -> tuple[Prefixes, Pointers]:
+    """The prefixes after one more frame; fusion [B, K or 1, M]: what scorers give for each token of the shortlist."""
+    total, blank_end, token_end, fused, last, name, parent_name = prefixes
+    K = last.size(1)
+    at_last = frame.log_probs.gather(1, last)
+    allowed = at_last if frame.limit is None else at_last.masked_fill(at_last < frame.limit, NEVER)
+
+    # A prefix of the beam that extends another one of the beam receives that extension's mass.
+    names, slots = name.sort(1)
+    place = torch.searchsorted(names, parent_name).clamp_(max=K - 1)
+    has_parent, parent = names.gather(1, place) == parent_name, slots.gather(1, place)
+    is_doubled = last.gather(1, parent) == last  # the last token again takes a blank in between
+    arriving = torch.where(is_doubled, blank_end.gather(1, parent), total.gather(1, parent))
+    arriving = torch.where(has_parent, arriving + allowed, NEVER)
+    new_blank_end = total + frame.blank
+    new_token_end = torch.logaddexp(token_end + at_last, arriving)
+    staying = torch.logaddexp(new_blank_end, new_token_end)
+    if frame.padding is not None:
+        new_blank_end = torch.where(frame.padding, blank_end, new_blank_end)
+        new_token_end = torch.where(frame.padding, token_end, new_token_end)
+
+    extended = total.gather(1, layout.pair_rows) + frame.values.gather(1, layout.pair_columns)
+    mass = torch.cat([staying, extended, layout.nothing], 1)
+    column = frame.columns.gather(1, last)
+    doubled = layout.place.take(layout.first_place + column)
+    mass.scatter_(1, doubled, blank_end + allowed)
+    merged = layout.place.take(torch.add(column, parent, alpha=layout.per_prefix))
+    merged = torch.where(has_parent, merged, layout.nowhere)
+    # Also nowhere, where a doubled pair that does not count has been written: one prefix at least has no parent.
+    mass.scatter_(1, merged, NEVER)
+
+    if fusion is None:
+        new_total, best = mass.topk(K, dim=1)
+    else:
+        added = torch.cat(
+            [fused, (fused.unsqueeze(2) + fusion).flatten(1), torch.zeros_like(layout.nothing)], 1
+        )
+        best = (mass + added).topk(K, dim=1).indices
+        new_total, fused = mass.gather(1, best), added.gather(1, best)
+    parents = layout.rows.take(best)
+    tokens = frame.tokens.gather(1, layout.columns.take(best))
+    is_new, is_dead = tokens >= 0, new_total == NEVER
+    is_fresh = is_new | is_dead  # all of its alignments, if any, end in the new token
+
+    old_name = name.gather(1, parents)
+    parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
+    name = torch.where(is_new, _longer(old_name, tokens), old_name)
+    after = Prefixes(
+        total=new_total,
+        blank_end=torch.where(is_fresh, NEVER, new_blank_end.gather(1, parents)),
+        token_end=torch.where(is_fresh, new_total, new_token_end.gather(1, parents)),
+        fused=fused,
+        last=torch.where(is_new, tokens, last.gather(1, parents)),
+        name=torch.where(is_dead, layout.no_name, name),
+        parent_name=torch.where(is_dead, layout.no_parent, parent_name),
+    )
+    return after, Pointers(parents, tokens, parent, last, arriving, staying)
+
+
+def no_names(batch_size: int, beam_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Names for slots that hold no prefix, and for the parents of those without one: [B, K] each, all different."""
+    slots = torch.arange(beam_size, device=device).repeat(batch_size, 1)
+    return -1 - slots, -1 - beam_size - slots
+
+
+def _longer(name: Tensor, token: Tensor) -> Tensor:
+    """Hash of a prefix with one token more (multiply-and-xorshift, wrapping int64)."""
+    mixed = torch.add(token, name, alpha=6364136223846793005)
+    return mixed ^ (mixed >> 29)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import shutil
+from functools import partial
+
+import pytest
+import torch
+
+from src.decoding import CTCBeamSearch, Hotwords, LengthBonus
+from src.lm import LSTMLanguageModel, NeuralScorer, NGramLM, TokenNGramScorer, WordNGramScorer
+from src.utils.errors import UserError
+
+TOKENS = ["<blank>", "▁", "a", "b"]
+LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b"]
+
+
+def assert_same(ours, theirs):
+    for one, other in zip(ours, theirs, strict=True):
+        assert [h.tokens for h in one] == [h.tokens for h in other]
+        assert [h.score for h in one] == pytest.approx([h.score for h in other], abs=1e-6)
+        assert [h.token_times for h in one] == [h.token_times for h in other]
+
+
+def test_frames_with_all_scorers_can_be_captured(monkeypatch):
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="aot_eager")
+    )  # without a C++ compiler
+    words, tokens = (NGramLM.estimate(lines, order=3) for lines in (LINES, [" ".join("▁abab▁")] * 3))
+    scorers = [
+        (WordNGramScorer(words, TOKENS), 0.5),
+        (TokenNGramScorer(tokens, TOKENS), 0.2),
+        (Hotwords(["ab a"], TOKENS), 1.0),
+        (LengthBonus(4), 0.3),
+    ]
+    settings = {"scorers": scorers, "skip_blank": 0.5, "token_min_log_prob": -4.0}
+    compiled, eager = CTCBeamSearch(6, compile=True, **settings), CTCBeamSearch(6, **settings)
+    for seed, B in enumerate([3, 2]):  # another batch size is captured anew
+        log_probs = 2 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
+        log_probs, lengths = log_probs.log_softmax(-1), torch.tensor([12, 7, 0])[:B]
+        assert_same(compiled(log_probs, lengths), eager(log_probs, lengths))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler")
+def test_a_compiled_search_finds_the_same():
+    log_probs = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    lengths = torch.tensor([9, 6])
+    assert_same(CTCBeamSearch(4, compile=True)(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
+
+
+def test_what_cannot_be_compiled_is_said_in_a_line():
+    lm = LSTMLanguageModel(vocab_size=4, dim=8, num_layers=1, dropout=0.0)
+    search = CTCBeamSearch(4, compile=True, scorers=[(NeuralScorer(lm, TOKENS), 0.5)])
+    with pytest.raises(UserError, match="compile=true: .*; search without it$"):
+        search(torch.randn(1, 5, 4).log_softmax(-1), torch.tensor([5]))
