@@ -1,6 +1,7 @@
 """Word and character error rate of a folder of predicted transcripts.
 
     python calc_metrics.py --references data/test/transcriptions --predictions saved/predictions
+    python calc_metrics.py --references data/test/transcriptions --predictions with_lm --baseline without
 
 Files are matched by id, the path below the folder without .txt. Both sides are normalised as in training.
 """
@@ -16,6 +17,16 @@ from src.metrics import Score, score_folders
 from src.utils.errors import UserError, door
 
 NAMES_SHOWN = 20
+
+
+def comparison(score: Score, baseline: Score, name: Path) -> str:
+    low, high = (100 * bound for bound in score.interval_against(baseline))
+    verdict = "better" if high < 0 else "worse" if low > 0 else "no clear difference"
+    difference = 100 * (score.words.rate - baseline.words.rate)
+    return (
+        f"against {name} (WER {100 * baseline.words.rate:.2f} %): {difference:+.2f} points, 95 % interval "
+        f"{low:+.2f} to {high:+.2f} (paired bootstrap): {verdict}"
+    )
 
 
 def report(score: Score, worst: int) -> str:
@@ -64,6 +75,9 @@ def main() -> None:
         "--predictions", required=True, type=Path, help="folder of predicted transcripts, ID.txt"
     )
     parser.add_argument(
+        "--baseline", type=Path, help="folder of another system's transcripts, to compare with"
+    )
+    parser.add_argument(
         "--json", type=Path, help="also write every figure, utterance by utterance, to this file"
     )
     parser.add_argument(
@@ -75,10 +89,18 @@ def main() -> None:
 
     score = score_folders(arguments.references, arguments.predictions, arguments.raw)
     print(report(score, max(arguments.worst, 0)))
+    results = score.as_dict()
+    if arguments.baseline:
+        baseline = score_folders(arguments.references, arguments.baseline, arguments.raw)
+        print(f"\n{comparison(score, baseline, arguments.baseline)}")
+        results["baseline"] = {
+            "wer": baseline.words.rate,
+            "wer_difference_interval_95": list(score.interval_against(baseline)),
+        }
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            content = json.dumps(score.as_dict(), indent=2, ensure_ascii=False)
+            content = json.dumps(results, indent=2, ensure_ascii=False)
             # What is not UTF-8 in a file's name becomes an escape of JSON.
             arguments.json.write_text(content, encoding="utf-8", errors="backslashreplace")
         except OSError as error:

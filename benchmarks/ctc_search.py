@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 LM_WEIGHT = 0.5
 UNKNOWN_LOG10 = -10.0  # what pyctcdecode adds for words that its language model lacks
 NOTHING = -1e9
+OWN = "lectern"
 Texts = list[list[int]]
 Search = Callable[[Tensor, Tensor], Texts]
 
@@ -162,7 +163,7 @@ def flashlight(tokens: list[str], beam_size: int) -> Search:
 
 
 def searches(
-    posteriors: Posteriors, beam_size: int, lm: Path | None
+    posteriors: Posteriors, beam_size: int, lm: Path | None, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], Search]]]:
     """Names and makers; a maker raises ``ImportError`` where a package is missing."""
     tokens, settings = posteriors.tokens, {"beam_size": beam_size}
@@ -171,8 +172,15 @@ def searches(
     else:
         scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
         settings["scorers"] = [(scorer, LM_WEIGHT)]
-    yield "lectern", lambda: lectern(**settings)
-    yield "lectern, sure blanks skipped", lambda: lectern(**settings, skip_blank=0.95)
+    skipping = {**settings, "skip_blank": 0.95}
+    pruning = {**skipping, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
+    yield OWN, lambda: lectern(**settings)
+    yield f"{OWN}, sure blanks skipped", lambda: lectern(**skipping)
+    yield f"{OWN}, rare tokens too", lambda: lectern(**pruning)
+    if compiled:
+        yield f"{OWN}, compiled", lambda: lectern(**settings, compile=True)
+        yield f"{OWN}, sure blanks skipped, compiled", lambda: lectern(**skipping, compile=True)
+        yield f"{OWN}, rare tokens too, compiled", lambda: lectern(**pruning, compile=True)
     if lm is None:
         yield "flashlight (torchaudio)", lambda: flashlight(tokens, beam_size)
     yield "pyctcdecode, its pruning", lambda: pyctcdecode(tokens, beam_size, lm, prunes=True)
@@ -196,14 +204,19 @@ def mean_score(posteriors: Posteriors, texts: Texts, lm: NGramLM | None) -> floa
     return total / len(texts)
 
 
-def measured(search: Search, posteriors: Posteriors, rounds: int, patience: float) -> tuple[float, Texts]:
+def measured(
+    search: Search, posteriors: Posteriors, rounds: int, patience: float, takes_batches: bool
+) -> tuple[float, Texts]:
     """Utterances a second, and texts; a search that would take longer than ``patience`` gets fewer utterances."""
     log_probs, lengths = posteriors.log_probs, posteriors.lengths
-    search(log_probs[:1, :10], lengths[:1].clamp(max=10))  # what is made at the first use
-    started = time.perf_counter()
-    search(log_probs[:1], lengths[:1])
-    one = time.perf_counter() - started
-    count = max(1, min(len(log_probs), int(patience / one)))
+    count = len(log_probs)
+    if takes_batches:
+        search(log_probs, lengths)  # what is made, or compiled, at the first use
+    else:
+        search(log_probs[:1, :10], lengths[:1].clamp(max=10))
+        started = time.perf_counter()
+        search(log_probs[:1], lengths[:1])
+        count = max(1, min(count, int(patience / (time.perf_counter() - started))))
     seconds = []
     while len(seconds) < rounds and sum(seconds) < patience:
         started = time.perf_counter()
@@ -243,6 +256,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--patience", type=float, default=20, help="seconds for each search, about")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="Lectern's compiled as well")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--hour", action="store_true", help="only Lectern, on an hour of frames in pieces")
     args = parser.parse_args()
@@ -259,17 +273,18 @@ def main() -> None:
     rows = []
     for posteriors in inputs:
         for beam_size in args.beams:
-            for name, make in searches(posteriors, beam_size, args.lm):
+            for name, make in searches(posteriors, beam_size, args.lm, args.compile):
                 try:
                     search = make()
                 except Exception as error:  # a package that is not there or refuses these tokens
                     print(f"left out: {name} ({str(error).splitlines()[0]})")
                     continue
-                speed, texts = measured(search, posteriors, args.rounds, args.patience)
+                takes_batches = name.startswith((OWN, "greedy"))
+                speed, texts = measured(search, posteriors, args.rounds, args.patience, takes_batches)
                 row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
                 row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
                 row["score"] = mean_score(posteriors, texts, lm)
-                if name == "lectern":
+                if name == OWN:
                     own = texts
                 compared = ""
                 if len(texts) < len(posteriors.lengths):  # too slow for all: a mean over the same ones
@@ -283,7 +298,7 @@ def main() -> None:
                     args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
                 wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
                 print(
-                    f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:29} {speed:8.1f} utterances/s"
+                    f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:38} {speed:8.1f} utterances/s"
                     f"   score {row['score']:.2f} of {len(texts)}{compared}{wer}",
                     flush=True,
                 )

@@ -3,6 +3,11 @@
     python scripts/tune_fusion.py checkpoints/demo my_dev --words data/lm/words.safetensors --out saved/beam_words.yaml
     python inference.py checkpoint=checkpoints/demo data_dir=my_test save_dir=texts decoder=saved/beam_words.yaml
 
+Then an LSTM (train.py -cn=lm) may sort that search's n-best lists anew:
+
+    python scripts/tune_fusion.py checkpoints/demo my_dev --rescore saved/lm --search saved/beam_words.yaml \\
+        --out saved/rescored.yaml
+
 The model hears the dev set once; what it heard is kept beside --out, so that the next tuning begins with the search.
 --out is the best search as a decoder YAML; beside it are the table (.json) and the picture (.png) of all WERs.
 """
@@ -14,8 +19,10 @@ import hashlib
 import json
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -28,12 +35,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import Checkpoint
 from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, SpeechDataset, build_loader
-from src.decoding import CTCBeamSearch, LengthBonus
-from src.lm import TokenNGramScorer, WordNGramScorer
+from src.decoding import CTCBeamSearch, Hypothesis, LengthBonus, NBestRescoring
+from src.lm import NeuralScorer, TokenNGramScorer, WordNGramScorer
 from src.metrics import corpus_error_rates
 from src.model import CTCModel
 from src.recognizer import Recognizer
-from src.text_encoder import TextEncoder, normalize
+from src.text_encoder import normalize
 from src.utils.devices import choose_device
 from src.utils.errors import UserError, door
 from src.utils.files import save_tensors
@@ -67,16 +74,27 @@ def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path)
 
 
 def searched(
-    search: CTCBeamSearch, scores: list[Tensor], text_encoder: TextEncoder, device: torch.device
-) -> list[str]:
-    """The best text of each utterance; scores sorted by length."""
-    texts = []
-    for start in range(0, len(scores), BATCH):
+    search: Any, scores: list[Tensor], device: torch.device, desc: str | None = None
+) -> list[list[Hypothesis]]:
+    """The n-best list of each utterance; scores sorted by length."""
+    found = []
+    for start in progress_bar(range(0, len(scores), BATCH), desc=desc, unit="batch", disable=desc is None):
         rows = scores[start : start + BATCH]
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
-        texts += [text_encoder.decode(found[0].tokens) for found in search(padded, lengths)]
-    return texts
+        found += search(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths)
+    return found
+
+
+def resorted(found: list[list[Hypothesis]], weight: float, bonus: float) -> list[list[Hypothesis]]:
+    """N-best lists that were rescored with weights of 1 and 0, as they are with these."""
+    return [
+        sorted(
+            hypotheses,
+            key=lambda h: h.score + (weight - 1) * h.parts["rescoring"] + bonus * len(h.tokens),
+            reverse=True,
+        )
+        for hypotheses in found
+    ]
 
 
 def surface(rows: list[dict], best: dict) -> Figure:
@@ -108,6 +126,10 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--words", type=Path, metavar="LM", help="a language model of words")
     kind.add_argument("--tokens", type=Path, metavar="LM", help="a language model of the checkpoint's tokens")
+    kind.add_argument("--rescore", type=Path, metavar="RUN", help="a language model of train.py -cn=lm")
+    parser.add_argument(
+        "--search", default="beam", help="whose n-best lists to --rescore: a name or a YAML file"
+    )
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0, 0.5, 1.0, 1.5])
     parser.add_argument(
@@ -127,13 +149,25 @@ def main() -> None:
     if arguments.words:
         about = {"lm": str(arguments.words), "unknown_penalty": arguments.unknown_penalty}
         scorer = WordNGramScorer(**about, tokens=tokens)
-    else:
+    elif arguments.tokens:
         about = {"lm": str(arguments.tokens)}
         scorer = TokenNGramScorer(**about, tokens=tokens)
+    else:
+        about = {"lm": str(arguments.rescore)}
+        scorer = NeuralScorer(**about, tokens=tokens)
     about = {"_target_": f"src.lm.{type(scorer).__name__}", **about}
     bonus_scorer = LengthBonus(len(tokens))
+    if arguments.rescore:
+        build = partial(NBestRescoring, checkpoint.search(arguments.search))
+        settings = {
+            "_target_": "src.decoding.NBestRescoring",
+            "search": checkpoint.search_settings(arguments.search),
+        }
+    else:
+        build = partial(CTCBeamSearch, arguments.beam_size)
+        settings = {"_target_": "src.decoding.CTCBeamSearch", "beam_size": arguments.beam_size}
     grid = [
-        (weight, bonus, CTCBeamSearch(arguments.beam_size, scorers=[(scorer, weight), (bonus_scorer, bonus)]))
+        (weight, bonus, build(scorers=[(scorer, weight), (bonus_scorer, bonus)]))
         for weight, bonus in sorted(product(set(arguments.weights), set(arguments.bonuses)))
     ]
 
@@ -153,19 +187,18 @@ def main() -> None:
         raise UserError(f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both")
     truth, scores = [references[i] for i in ids], [heard[i] for i in ids]
 
+    device = recognizer.model.device
+    if arguments.rescore:  # the search and the language model are asked once
+        once = searched(build(scorers=[(scorer, 1.0)]), scores, device, desc="searching")
     rows = []
     for weight, bonus, search in progress_bar(grid, desc="tuning", unit="point"):
-        rates = corpus_error_rates(
-            truth, searched(search, scores, recognizer.text_encoder, recognizer.model.device)
-        )
+        found = resorted(once, weight, bonus) if arguments.rescore else searched(search, scores, device)
+        texts = [recognizer.text_encoder.decode(hypotheses[0].tokens) for hypotheses in found]
+        rates = corpus_error_rates(truth, texts)
         rows.append({"weight": weight, "bonus": bonus, "wer": rates["wer"], "cer": rates["cer"]})
     best = min(rows, key=lambda row: (row["wer"], row["cer"]))
     bonus_about = {"_target_": "src.decoding.LengthBonus"}
-    settings = {
-        "_target_": "src.decoding.CTCBeamSearch",
-        "beam_size": arguments.beam_size,
-        "scorers": [[about, best["weight"]], [bonus_about, best["bonus"]]],
-    }
+    settings["scorers"] = [[about, best["weight"]], [bonus_about, best["bonus"]]]
     summary = (
         f"WER {100 * best['wer']:.2f} %  CER {100 * best['cer']:.2f} % on {len(ids)} clips of {dataset.name}"
     )

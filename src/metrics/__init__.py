@@ -7,6 +7,7 @@ from src.metrics.error_rates import (
     bootstrap_interval,
     character_errors,
     corpus_error_rates,
+    paired_interval,
     word_errors,
 )
 from src.metrics.scoring import Score, ScoredUtterance, score_folders
@@ -18,6 +19,7 @@ __all__ = [
     "bootstrap_interval",
     "character_errors",
     "corpus_error_rates",
+    "paired_interval",
     "score_folders",
     "word_errors",
 ]

@@ -89,16 +89,50 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval of the corpus rate when utterances are drawn again with replacement (Bisani & Ney 2004).
 
-    An utterance keeps its errors and its length together. Utterances with the same pair of numbers are
-    interchangeable, so a draw is one multinomial over the distinct pairs: exact, and independent of order.
+    An utterance keeps its errors and its length together. Raises ``ValueError`` without utterances.
     """
-    pairs = [(count.errors, count.reference_length) for count in counts]
+    drawn = _drawn([(count.errors, count.reference_length) for count in counts], draws, seed)
+    return _interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1), level)
+
+
+def paired_interval(
+    counts: Sequence[ErrorCounts],
+    baseline: Sequence[ErrorCounts],
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of the difference to a baseline's rate on the same utterances, each drawn with both its results.
+
+    Below zero as a whole: better than the baseline, whichever utterances one happens to have. Raises ``ValueError``
+    where the two do not have the same utterances, or none.
+
+    >>> better, worse = [ErrorCounts(hits=9, substitutions=1)] * 50, [ErrorCounts(hits=8, substitutions=2)] * 50
+    >>> low, high = paired_interval(better, worse)
+    >>> round(low, 3), round(high, 3)
+    (-0.1, -0.1)
+    """
+    pairs = list(zip(counts, baseline, strict=True))
+    if any(one.reference_length != other.reference_length for one, other in pairs):
+        raise ValueError("the two lists of counts are not of the same utterances")
+    drawn = _drawn([(one.errors - other.errors, one.reference_length) for one, other in pairs], draws, seed)
+    return _interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1), level)
+
+
+def _drawn(pairs: list[tuple[int, int]], draws: int, seed: int) -> np.ndarray:
+    """Sums [draws, 2] of as many pairs, drawn with replacement.
+
+    Utterances with the same pair of numbers are interchangeable, so a draw is one multinomial over the distinct pairs:
+    exact, and independent of order.
+    """
     if not pairs:
         raise ValueError("an interval needs at least one utterance")
     distinct, times = np.unique(np.asarray(pairs, dtype=np.int64), axis=0, return_counts=True)  # [P, 2], [P]
-    rng = addressed_rng(seed, "bootstrap")
-    drawn = rng.multinomial(len(pairs), times / len(pairs), size=draws) @ distinct  # [draws, 2]
-    low, high = np.quantile(drawn[:, 0] / np.maximum(drawn[:, 1], 1), [(1 - level) / 2, (1 + level) / 2])
+    return addressed_rng(seed, "bootstrap").multinomial(len(pairs), times / len(pairs), size=draws) @ distinct
+
+
+def _interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -10,7 +10,13 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from src.metrics.error_rates import ErrorCounts, bootstrap_interval, character_errors, word_errors
+from src.metrics.error_rates import (
+    ErrorCounts,
+    bootstrap_interval,
+    character_errors,
+    paired_interval,
+    word_errors,
+)
 from src.text_encoder import normalize
 from src.utils.errors import TextError, UserError
 from src.utils.files import files_below, read_text
@@ -49,6 +55,12 @@ class Score:
     def wer_interval(self) -> tuple[float, float]:
         """95 % bootstrap interval of the WER."""
         return bootstrap_interval(utterance.words for utterance in self.utterances)
+
+    def interval_against(self, baseline: Score) -> tuple[float, float]:
+        """95 % interval of this WER minus the baseline's, which has the same references: paired bootstrap."""
+        return paired_interval(
+            *([utterance.words for utterance in score.utterances] for score in (self, baseline))
+        )
 
     def worst(self, number: int) -> list[ScoredUtterance]:
         """The costliest utterances: by word errors, then rate, then id; perfect ones are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import yaml
 from src.checkpoint import Checkpoint
 from src.decoding import NBestRescoring
 from src.lm import LSTMLanguageModel
+from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.trainer.initialise import initialise_from
 from src.utils.errors import UserError
@@ -64,6 +66,31 @@ def test_it_serves_in_a_beam_and_for_rescoring(lm_run, run_folder, corpus, tmp_p
         heard = texts(tmp_path / name)
         assert heard == {i: text.lower() for i, text in texts(corpus / "transcriptions").items()}
     assert isinstance(Checkpoint.open(run_folder).search(str(tmp_path / "rescored.yaml")), NBestRescoring)
+
+
+@pytest.mark.parametrize("point", [("0.3", "0"), ("2", "25")])
+def test_tuned_rescoring_is_what_inference_then_does(lm_run, run_folder, corpus, tmp_path, point):
+    out = tmp_path / "rescored.yaml"
+    given = [
+        "--rescore",
+        lm_run,
+        "--search",
+        "beam",
+        "--weights",
+        point[0],
+        "--bonuses",
+        point[1],
+        "--out",
+        out,
+    ]
+    door("scripts/tune_fusion.py", run_folder, corpus, *given)
+    where = [f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path / 'texts'}"]
+    door("inference.py", *where, f"decoder={out}", "num_workers=0")
+    heard, said = texts(tmp_path / "texts"), texts(corpus / "transcriptions")
+    rates = corpus_error_rates([said[name].lower() for name in said], [heard[name] for name in said])
+    tuned = json.loads(out.with_suffix(".json").read_text())["best"]
+    assert (rates["wer"], rates["cer"]) == (tuned["wer"], tuned["cer"])
+    assert (rates["wer"] == 0) == (point[1] == "0")
 
 
 def test_it_is_no_recogniser_and_takes_no_other_tokens(lm_run, run_folder, corpus, tmp_path):

@@ -162,3 +162,21 @@ def test_linked_folders_of_transcripts_are_scored(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     (tmp_path / "r/spk").symlink_to(elsewhere)
     assert len(score_folders(tmp_path / "r", predictions.parent).utterances) == 1
+
+
+def test_another_system_on_the_same_references(tmp_path: Path, monkeypatch, capsys) -> None:
+    names = [f"{n}.txt" for n in range(40)]
+    references = folder(tmp_path / "r", dict.fromkeys(names, "one two three four"))
+    ours = folder(tmp_path / "ours", dict.fromkeys(names, "one two three four"))
+    theirs = folder(tmp_path / "theirs", dict.fromkeys(names[1:], "one two three for"))  # and one is missing
+    where = ["--references", references, "--predictions", ours, "--baseline", theirs]
+    run(monkeypatch, *where, "--json", tmp_path / "x.json")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("against")]
+    assert "(WER 26.88 %): -26.88 points" in line and line.endswith(": better")
+    low, high = json.loads((tmp_path / "x.json").read_text())["baseline"]["wer_difference_interval_95"]
+    assert low < -43 / 160 < high <= -0.25
+    run(monkeypatch, *where[:4], "--baseline", ours)
+    assert (
+        "+0.00 points, 95 % interval +0.00 to +0.00 (paired bootstrap): no clear difference"
+        in capsys.readouterr().out
+    )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from src.metrics import ErrorCounts, bootstrap_interval
+from src.metrics import ErrorCounts, bootstrap_interval, paired_interval
 from src.metrics.scoring import Score, ScoredUtterance
 
 
@@ -55,3 +55,28 @@ def test_the_worst_are_ordered_by_errors_then_rate_then_id():
     result = score(("d", 2, 2), ("c", 2, 8), ("b", 2, 2), ("a", 0, 4), ("e", 3, 97), ("f", 1, 0))
     assert [u.id for u in result.worst(10)] == ["e", "b", "d", "c", "f"]
     assert [u.id for u in result.worst(2)] == ["e", "b"]
+
+
+def test_the_paired_interval_of_one_word_clips_is_the_binomials():
+    # Both systems miss 200 words; of the other 400, the second alone misses 100: a coin of 100 / 600.
+    right, wrong = ErrorCounts(hits=1), ErrorCounts(substitutions=1)
+    ours, theirs = [wrong] * 200 + [right] * 400, [wrong] * 300 + [right] * 300
+    exact = [-binomial_quantile(600, 100 / 600, level) / 600 for level in (0.975, 0.025)]
+    assert paired_interval(ours, theirs) == pytest.approx(exact, abs=0.003)
+    low, high = paired_interval(theirs, ours)
+    assert (-high, -low) == pytest.approx(exact, abs=0.003)
+
+
+def test_the_paired_interval_does_not_see_how_hard_the_clips_are():
+    """Unlike the two systems' own intervals, which overlap."""
+    clips = [(n % 7, 10) for n in range(21)]
+    ours = [ErrorCounts(substitutions=e, hits=n - e) for e, n in clips]
+    theirs = [ErrorCounts(substitutions=e + 1, hits=n - e - 1) for e, n in clips]
+    assert paired_interval(ours, theirs) == pytest.approx((-0.1, -0.1))
+    assert bootstrap_interval(ours)[1] > bootstrap_interval(theirs)[0]
+
+
+@pytest.mark.parametrize("other", [[], [ErrorCounts(hits=2)], [ErrorCounts(hits=1)] * 2])
+def test_a_pair_needs_the_same_utterances(other):
+    with pytest.raises(ValueError):
+        paired_interval([ErrorCounts(hits=1)], other)
