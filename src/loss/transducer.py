@@ -1,0 +1,225 @@
+"""The transducer loss (Graves, arXiv 1211.3711): exact, with the gradient of the occupation posteriors.
+
+The gradient of -log P by a node's logits is its occupation times their softmax, minus the posteriors of its two
+arcs (section 2.5): nothing differentiates the recursion, and nothing but the arcs is kept of it.
+
+The logits [B, T, U + 1, V] are by far the largest tensor of a training. The fused form never has them all: it joins
+encoder and predictor for some nodes at a time, once for the likelihood and once more for the gradient, and that only
+for nodes that any path is likely to pass. Nodes beyond an utterance's frames or tokens are never joined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from src.loss.lattice import transducer_arcs
+from src.utils.masks import valid_positions
+
+SCORES_AT_ONCE = 2**20  # numbers; a few megabytes stay in the cache
+LEAST_OCCUPATION = 1e-9  # of a node, for its gradient to be computed
+REDUCTIONS = {"none": lambda x: x, "sum": Tensor.sum, "mean": Tensor.mean}
+
+
+def transducer_loss(
+    logits: Tensor,
+    targets: Tensor,
+    logit_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int = 0,
+    reduction: str = "mean",
+) -> Tensor:
+    """-log P(targets) over all alignments, natural log.
+
+    Args:
+        logits: [B, T, U + 1, V], of the joiner; they need not be normalised.
+        targets: [B, U] token ids without blanks.
+        logit_lengths, target_lengths: [B] frames and tokens of each utterance, at least one frame.
+        blank: its token id.
+        reduction: "none" ([B]), "sum" or "mean" over utterances.
+
+    Raises ``ValueError`` where logits and targets differ in U.
+
+    Example:
+        >>> logits = torch.zeros(1, 2, 2, 4, requires_grad=True)  # two paths of three arcs, each with P = 1 / 4
+        >>> loss = transducer_loss(logits, torch.tensor([[2]]), torch.tensor([2]), torch.tensor([1]))
+        >>> round(loss.exp().item(), 3)
+        32.0
+    """
+    losses = _TransducerLoss.apply(logits, targets, logit_lengths, target_lengths, blank)
+    return REDUCTIONS[reduction](losses)
+
+
+class _TransducerLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, frames: Tensor, tokens: Tensor, blank: int
+    ) -> Tensor:
+        labels = _labels(targets, tokens, logits.size(2))
+        scores = logits if logits.dtype == torch.float64 else logits.float()
+        normalizer = scores.logsumexp(-1)
+        arcs = transducer_arcs(
+            scores[..., blank] - normalizer,
+            scores.gather(3, labels[:, None, :, None].expand(-1, scores.size(1), -1, -1)).squeeze(3)
+            - normalizer,
+            frames,
+            tokens,
+        )
+        ctx.save_for_backward(logits, normalizer, labels, arcs.blank, arcs.label)
+        ctx.blank = blank
+        return -arcs.log_likelihood.to(scores.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        logits, normalizer, labels, blank, label = ctx.saved_tensors
+        blank, label = (part * gradient[:, None, None] for part in (blank, label))
+        scores = logits if logits.dtype == torch.float64 else logits.float()
+        result = (scores - normalizer.unsqueeze(3)).exp_().mul_((blank + label).to(scores).unsqueeze(3))
+        result[..., ctx.blank] -= blank
+        columns = labels[:, None, :, None].expand(-1, result.size(1), -1, -1)
+        result.scatter_add_(3, columns, -label.to(result).unsqueeze(3))
+        return result.to(logits.dtype), None, None, None, None
+
+
+def fused_transducer_loss(
+    encoded: Tensor,
+    predicted: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    encoded_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int = 0,
+    reduction: str = "mean",
+) -> Tensor:
+    """``transducer_loss`` of the logits ``weight @ tanh(encoded[t] + predicted[u]) + bias``, which never exist at once.
+
+    Args:
+        encoded, predicted: [B, T, H] and [B, U + 1, H], as the joiner adds them.
+        weight, bias: [V, H], [V] of its output layer.
+        targets, encoded_lengths, target_lengths, blank, reduction: as for ``transducer_loss``.
+
+    Example:
+        >>> encoded, predicted = torch.randn(2, 5, 8), torch.randn(2, 4, 8)
+        >>> joiner, targets = torch.nn.Linear(8, 6), torch.tensor([[1, 2, 3], [4, 5, 0]])
+        >>> lengths = torch.tensor([5, 4]), torch.tensor([3, 2])
+        >>> fused = fused_transducer_loss(encoded, predicted, joiner.weight, joiner.bias, targets, *lengths)
+        >>> logits = joiner((encoded.unsqueeze(2) + predicted.unsqueeze(1)).tanh())
+        >>> torch.allclose(fused, transducer_loss(logits, targets, *lengths))
+        True
+    """
+    losses = _FusedTransducerLoss.apply(
+        encoded, predicted, weight, bias, targets, encoded_lengths, target_lengths, blank
+    )
+    return REDUCTIONS[reduction](losses)
+
+
+class _FusedTransducerLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        encoded: Tensor,
+        predicted: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        frames: Tensor,
+        tokens: Tensor,
+        blank: int,
+    ) -> Tensor:
+        device = encoded.device.type
+        ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        ctx.blank = blank
+        (B, T), columns = encoded.shape[:2], predicted.size(1)
+        labels = _labels(targets, tokens, columns)
+        inside = valid_positions(frames, T).unsqueeze(2) & valid_positions(tokens + 1, columns).unsqueeze(1)
+        nodes = inside.flatten().nonzero().squeeze(1)
+        joiner = _Joiner(encoded, predicted, weight, bias, ctx.dtype)
+        normalizer, blank_arc, label_arc = (
+            torch.zeros(B * T * columns, dtype=joiner.score_dtype, device=encoded.device) for _ in range(3)
+        )
+        for part in joiner.parts(nodes):
+            scores = joiner.scores(part)[0]
+            normalizer[part] = scores.logsumexp(1)
+            blank_arc[part] = scores[:, blank]
+            label_arc[part] = scores.gather(1, joiner.label(labels, part)).squeeze(1)
+        shape = B, T, columns
+        arcs = transducer_arcs(
+            (blank_arc - normalizer).view(shape), (label_arc - normalizer).view(shape), frames, tokens
+        )
+        ctx.save_for_backward(encoded, predicted, weight, bias, labels, normalizer, arcs.blank, arcs.label)
+        return -arcs.log_likelihood.to(joiner.score_dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        encoded, predicted, weight, bias, labels, normalizer, blank, label = ctx.saved_tensors
+        joiner = _Joiner(encoded, predicted, weight, bias, ctx.dtype)
+        nodes = ((blank + label) > LEAST_OCCUPATION).flatten().nonzero().squeeze(1)
+        blank, label = ((part * gradient[:, None, None]).flatten().to(normalizer) for part in (blank, label))
+        by_frame, by_token, by_weight, by_bias = (
+            torch.zeros_like(x, dtype=joiner.score_dtype)
+            for x in (joiner.encoded, joiner.predicted, weight, bias)
+        )
+        for part in joiner.parts(nodes):
+            scores, hidden = joiner.scores(part)
+            by_score = (scores - normalizer[part, None]).exp_().mul_((blank[part] + label[part]).unsqueeze(1))
+            by_score[:, ctx.blank] -= blank[part]
+            by_score.scatter_add_(1, joiner.label(labels, part), -label[part].unsqueeze(1))
+            by_bias += by_score.sum(0)
+            by_score = by_score.to(ctx.dtype)
+            by_weight += by_score.T @ hidden
+            by_sum = (by_score @ joiner.weight).to(joiner.score_dtype) * (
+                1 - hidden.to(joiner.score_dtype).square()
+            )
+            by_frame.index_add_(0, joiner.frame(part), by_sum)
+            by_token.index_add_(0, joiner.token(part), by_sum)
+        by_frame, by_token = by_frame.view_as(encoded), by_token.view_as(predicted)
+        results = zip(
+            (by_frame, by_token, by_weight, by_bias), (encoded, predicted, weight, bias), strict=True
+        )
+        return *(result.to(of.dtype) for result, of in results), None, None, None, None
+
+
+class _Joiner:
+    """The joiner on any of the B * T * (U + 1) nodes, which are numbered in this order."""
+
+    def __init__(
+        self, encoded: Tensor, predicted: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.encoded, self.predicted = encoded.flatten(0, 1).to(dtype), predicted.flatten(0, 1).to(dtype)
+        self.weight, self.bias = weight.to(dtype), bias.to(dtype)
+        self.per_utterance, self.columns = encoded.size(1) * predicted.size(1), predicted.size(1)
+        self.score_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def parts(self, nodes: Tensor) -> tuple[Tensor, ...]:
+        return nodes.split(max(1, SCORES_AT_ONCE // len(self.weight)))
+
+    def frame(self, nodes: Tensor) -> Tensor:
+        return nodes // self.columns
+
+    def token(self, nodes: Tensor) -> Tensor:
+        return nodes // self.per_utterance * self.columns + nodes % self.columns
+
+    def label(self, labels: Tensor, nodes: Tensor) -> Tensor:
+        """labels [B, U + 1] -> [n, 1] those of the nodes."""
+        return labels.flatten()[self.token(nodes)].unsqueeze(1)
+
+    def scores(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """[n, V] logits and [n, H] what the output layer made them of."""
+        hidden = self.encoded[self.frame(nodes)].add_(self.predicted[self.token(nodes)]).tanh_()
+        return torch.addmm(self.bias, hidden, self.weight.T).to(self.score_dtype), hidden
+
+
+def _labels(targets: Tensor, target_lengths: Tensor, columns: int) -> Tensor:
+    """[B, U] -> [B, U + 1]: the token that each node's label arc is for; 0 where there is none."""
+    if targets.size(1) + 1 != columns:
+        raise ValueError(
+            f"{columns} label positions do not fit {targets.size(1)} targets; one more is needed"
+        )
+    return F.pad(targets.long().masked_fill(~valid_positions(target_lengths, columns - 1), 0), (0, 1))

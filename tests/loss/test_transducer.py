@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torchaudio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference.transducer_paths import likelihood_by_paths, losses_by_recursion
+from torch import nn
+
+from src.loss.transducer import fused_transducer_loss, transducer_loss
+
+
+def example(seed: int, B: int, T: int, U: int, V: int, scale: float = 2.0, blank: int = 0) -> tuple:
+    """Logits, targets, and lengths of which the first fills the tensors."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(B, T, U + 1, V, generator=generator, dtype=torch.float64)
+    targets = torch.randint(1, V, (B, U), generator=generator)
+    targets[targets == blank] = 0
+    frames = torch.randint(1, T + 1, (B,), generator=generator)
+    tokens = torch.randint(0, U + 1, (B,), generator=generator)
+    frames[0], tokens[0] = T, U
+    return logits, targets, frames, tokens
+
+
+@pytest.mark.parametrize("T,U", [(1, 0), (1, 3), (2, 1), (3, 0), (4, 3)])
+def test_it_is_brute_force_over_all_paths(T, U):
+    logits, targets, *lengths = example(T + U, 1, T, U, 4)
+    expected = likelihood_by_paths(logits[0].log_softmax(-1), targets[0].tolist())
+    assert transducer_loss(logits, targets, *lengths).item() == pytest.approx(-math.log(expected), rel=1e-10)
+
+
+def test_it_is_a_number_worked_by_hand():
+    # Two frames, one token, P(blank) = 1/4 and P(token) = 3/4 at every node: two paths of 1/4 * 1/4 * 3/4.
+    logits = torch.tensor([1.0, 3.0]).log().expand(1, 2, 2, 2)
+    one = torch.tensor([1])
+    loss = transducer_loss(logits, one[None], torch.tensor([2]), one)
+    assert loss.item() == pytest.approx(-math.log(2 * 3 / 64), rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_value_and_gradient_are_those_of_the_plain_recursion(data):
+    B, T, U, V = (data.draw(st.integers(low, high)) for low, high in ((1, 4), (1, 9), (0, 6), (2, 6)))
+    blank = data.draw(st.integers(0, V - 1))
+    scale = data.draw(st.sampled_from([0.1, 2.0, 20.0]))
+    logits, targets, *lengths = example(data.draw(st.integers(0, 10**6)), B, T, U, V, scale, blank)
+    weights = torch.randn(B, dtype=torch.float64)
+    found = []
+    for loss in (transducer_loss, losses_by_recursion):
+        x = logits.clone().requires_grad_()
+        losses = (
+            loss(x, targets, *lengths, blank, "none")
+            if loss is transducer_loss
+            else loss(x, targets, *lengths, blank)
+        )
+        (losses * weights).sum().backward()
+        found.append((losses.detach(), x.grad))
+    (value, gradient), (expected, expected_gradient) = found
+    assert torch.allclose(value, expected, rtol=1e-9, atol=1e-9)
+    assert torch.allclose(gradient, expected_gradient, rtol=1e-8, atol=1e-9)
+
+
+def test_single_precision_stays_close_on_a_long_lattice():
+    logits, targets, *lengths = example(3, 2, 150, 40, 20)
+    exact = logits.clone().requires_grad_()
+    transducer_loss(exact, targets, *lengths, reduction="sum").backward()
+    single = logits.float().requires_grad_()
+    value = transducer_loss(single, targets, *lengths, reduction="sum")
+    value.backward()
+    assert value.item() == pytest.approx(
+        transducer_loss(logits, targets, *lengths, reduction="sum").item(), rel=1e-6
+    )
+    assert (single.grad - exact.grad).abs().max() < 5e-5
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_torchaudio_says_the_same(reduction):
+    logits, targets, frames, tokens = example(5, 3, 30, 8, 12)
+    ours = transducer_loss(logits.float(), targets, frames, tokens, reduction=reduction)
+    integers = targets.int(), frames.int(), tokens.int()
+    theirs = torchaudio.functional.rnnt_loss(logits.float(), *integers, blank=0, reduction=reduction)
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
+def test_what_stands_in_the_padding_does_not_matter():
+    logits, targets, frames, tokens = example(6, 3, 7, 4, 5)
+    expected = transducer_loss(logits, targets, frames, tokens, reduction="none")
+    for b in range(3):
+        T, U = int(frames[b]), int(tokens[b])
+        alone = transducer_loss(
+            logits[b : b + 1, :T, : U + 1], targets[b : b + 1, :U], *(x[b : b + 1] for x in (frames, tokens))
+        )
+        assert alone.item() == pytest.approx(expected[b].item(), rel=1e-12)
+        logits[b, T:], logits[b, :, U + 1 :], targets[b, U:] = 1e6, -1e6, -1
+    x = logits.requires_grad_()
+    losses = transducer_loss(x, targets, frames, tokens, reduction="none")
+    losses.sum().backward()
+    assert torch.equal(losses, expected)
+    assert all(not x.grad[b, int(frames[b]) :].any() for b in range(3))
+    assert all(not x.grad[b, :, int(tokens[b]) + 1 :].any() for b in range(3))
+
+
+def test_the_numbers_of_targets_must_fit():
+    logits, targets, *lengths = example(0, 2, 4, 3, 5)
+    with pytest.raises(ValueError, match="4 label positions do not fit 2 targets"):
+        transducer_loss(logits, targets[:, :2], *lengths)
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 2**20])
+def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, monkeypatch):
+    monkeypatch.setattr("src.loss.transducer.SCORES_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(0)
+    B, T, U, V, H = 3, 9, 5, 7, 6
+    parameters = [
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((B, T, H), (B, U + 1, H), (V, H), (V,))
+    ]
+    _, targets, *lengths = example(1, B, T, U, V)
+    weights = torch.randn(B, generator=generator, dtype=torch.float64)
+    found = []
+    for is_fused in (True, False):
+        encoded, predicted, weight, bias = own = [x.clone().requires_grad_() for x in parameters]
+        if is_fused:
+            losses = fused_transducer_loss(*own, targets, *lengths, reduction="none")
+        else:
+            logits = nn.functional.linear(
+                (encoded.unsqueeze(2) + predicted.unsqueeze(1)).tanh(), weight, bias
+            )
+            losses = transducer_loss(logits, targets, *lengths, reduction="none")
+        (losses * weights).sum().backward()
+        found.append([losses.detach(), *(x.grad for x in own)])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_the_fused_form_takes_part_in_mixed_precision():
+    generator = torch.Generator().manual_seed(2)
+    encoded, predicted = (torch.randn(2, n, 16, generator=generator).requires_grad_() for n in (12, 5))
+    joiner = nn.Linear(16, 9)
+    _, targets, *lengths = example(2, 2, 12, 4, 9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = fused_transducer_loss(encoded, predicted, joiner.weight, joiner.bias, targets, *lengths)
+    mixed.backward()
+    gradient = joiner.weight.grad.clone()
+    joiner.zero_grad()
+    full = fused_transducer_loss(encoded, predicted, joiner.weight, joiner.bias, targets, *lengths)
+    full.backward()
+    assert mixed.dtype == gradient.dtype == torch.float32
+    assert mixed.item() == pytest.approx(full.item(), rel=1e-2) and mixed.item() != full.item()
+    assert torch.allclose(gradient, joiner.weight.grad, rtol=0.05, atol=0.05)
+
+
+def test_nodes_that_hardly_any_path_passes_are_left_out_of_the_gradient(monkeypatch):
+    """Where the paths are sure: far fewer than all, and what that changes is too little to see."""
+    generator = torch.Generator().manual_seed(4)
+    B, T, U, V, H = 1, 40, 10, 8, 16
+    encoded, predicted = (torch.randn(B, n, H, generator=generator).requires_grad_() for n in (T, U + 1))
+    weight, bias = 6 * torch.randn(V, H, generator=generator), torch.zeros(V)
+    targets, lengths = (
+        torch.randint(1, V, (B, U), generator=generator),
+        (torch.tensor([T]), torch.tensor([U])),
+    )
+    gradients, joined = [], []
+    for least in (-1.0, 1e-9):
+        monkeypatch.setattr("src.loss.transducer.LEAST_OCCUPATION", least)
+        loss = fused_transducer_loss(encoded, predicted, weight, bias, targets, *lengths)
+        monkeypatch.setattr(
+            torch, "addmm", lambda *args, add=torch.addmm: joined.append(len(args[1])) or add(*args)
+        )
+        gradients.append(torch.autograd.grad(loss, encoded)[0])
+        monkeypatch.undo()
+    assert torch.allclose(*gradients, atol=1e-6)
+    assert joined[0] == T * (U + 1) and joined[1] < 0.8 * joined[0]
