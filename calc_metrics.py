@@ -19,13 +19,16 @@ from src.utils.errors import UserError, door
 NAMES_SHOWN = 20
 
 
-def comparison(score: Score, baseline: Score, name: Path) -> str:
-    low, high = (100 * bound for bound in score.interval_against(baseline))
+def comparison(score: Score, baseline: Score, interval: tuple[float, float], name: Path) -> str:
+    """What the terminal shows of a baseline."""
+    low, high = (100 * bound for bound in interval)
     verdict = "better" if high < 0 else "worse" if low > 0 else "no clear difference"
     difference = 100 * (score.words.rate - baseline.words.rate)
+    lost = len(baseline.missing) + len(baseline.unreadable_predictions)
+    note = f"\nnote: {lost} of {name} are missing or unreadable (counted as deletions)" if lost else ""
     return (
         f"against {name} (WER {100 * baseline.words.rate:.2f} %): {difference:+.2f} points, 95 % interval "
-        f"{low:+.2f} to {high:+.2f} (paired bootstrap): {verdict}"
+        f"{low:+.2f} to {high:+.2f} (paired bootstrap): {verdict}{note}"
     )
 
 
@@ -88,15 +91,19 @@ def main() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a name of a file need not be UTF-8
 
     score = score_folders(arguments.references, arguments.predictions, arguments.raw)
-    print(report(score, max(arguments.worst, 0)))
     results = score.as_dict()
+    compared = ""
     if arguments.baseline:
         baseline = score_folders(arguments.references, arguments.baseline, arguments.raw)
-        print(f"\n{comparison(score, baseline, arguments.baseline)}")
+        interval = score.interval_against(baseline)
+        compared = f"\n\n{comparison(score, baseline, interval, arguments.baseline)}"
         results["baseline"] = {
             "wer": baseline.words.rate,
-            "wer_difference_interval_95": list(score.interval_against(baseline)),
+            "wer_difference_interval_95": list(interval),
+            "missing": baseline.missing,
+            "unreadable_predictions": baseline.unreadable_predictions,
         }
+    print(report(score, max(arguments.worst, 0)) + compared)
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
     pip install -r benchmarks/requirements.txt && pip install --no-deps pyctcdecode pygtrie
     python -m benchmarks.ctc_search --json search.json
     python -m benchmarks.ctc_search --lm words.arpa --posteriors real --data MY_DEV   # pip install kenlm, too
+    python -m benchmarks.ctc_search --compile    # Lectern's with compile=True as well
+    python -m benchmarks.ctc_search --hour       # only Lectern's, an hour in pieces
 
 Posteriors: ``real`` (what a checkpoint hears in clips, several one after the other), ``peaky`` (made up: seven frames
 of ten are blank, as a trained model's) and ``flat`` (noise). Each search gets the same ones, in the batch that it
@@ -165,7 +167,7 @@ def flashlight(tokens: list[str], beam_size: int) -> Search:
 def searches(
     posteriors: Posteriors, beam_size: int, lm: Path | None, compiled: bool
 ) -> Iterator[tuple[str, Callable[[], Search]]]:
-    """Names and makers; a maker raises ``ImportError`` where a package is missing."""
+    """Names and makers, which raise where a package is missing."""
     tokens, settings = posteriors.tokens, {"beam_size": beam_size}
     if lm is None:
         yield "greedy", lambda: greedy
@@ -274,13 +276,14 @@ def main() -> None:
     for posteriors in inputs:
         for beam_size in args.beams:
             for name, make in searches(posteriors, beam_size, args.lm, args.compile):
+                torch.compiler.reset()  # each compiled search is the only one
+                takes_batches = name.startswith((OWN, "greedy"))
                 try:
                     search = make()
+                    speed, texts = measured(search, posteriors, args.rounds, args.patience, takes_batches)
                 except Exception as error:  # a package that is not there or refuses these tokens
                     print(f"left out: {name} ({str(error).splitlines()[0]})")
                     continue
-                takes_batches = name.startswith((OWN, "greedy"))
-                speed, texts = measured(search, posteriors, args.rounds, args.patience, takes_batches)
                 row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
                 row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
                 row["score"] = mean_score(posteriors, texts, lm)

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from itertools import product
@@ -35,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import Checkpoint
 from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, SpeechDataset, build_loader
-from src.decoding import CTCBeamSearch, Hypothesis, LengthBonus, NBestRescoring
+from src.decoding import CTCBeamSearch, Hypothesis, LengthBonus, NBestRescoring, Scorer
 from src.lm import NeuralScorer, TokenNGramScorer, WordNGramScorer
 from src.metrics import corpus_error_rates
 from src.model import CTCModel
@@ -43,7 +44,7 @@ from src.recognizer import Recognizer
 from src.text_encoder import normalize
 from src.utils.devices import choose_device
 from src.utils.errors import UserError, door
-from src.utils.files import save_tensors
+from src.utils.files import save_tensors, written_whole
 from src.utils.progress import progress_bar
 
 BATCH = 32  # utterances searched in at once
@@ -67,9 +68,8 @@ def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path)
                 log_probs, lengths = recognizer.model.search_inputs(recognizer.listen(batch))
                 rows = zip(batch["utterance_id"], log_probs.cpu(), lengths.tolist(), strict=True)
                 found |= {i: row[:length].clone() for i, row, length in rows}
-    partial = cache.with_name(f"{cache.name}.part")
-    save_tensors(found, partial)
-    partial.replace(cache)
+    with written_whole(cache) as unfinished:
+        save_tensors(found, unfinished)
     return found
 
 
@@ -95,6 +95,38 @@ def resorted(found: list[list[Hypothesis]], weight: float, bonus: float) -> list
         )
         for hypotheses in found
     ]
+
+
+def what_to_tune(
+    arguments: argparse.Namespace, checkpoint: Checkpoint, tokens: list[str]
+) -> tuple[Scorer, dict, Callable[..., Any], dict]:
+    """The language model and its settings; a maker of searches, which takes their scorers, and its settings."""
+    for name, of in {
+        "search": ["rescore"],
+        "beam_size": ["words", "tokens"],
+        "unknown_penalty": ["words"],
+    }.items():
+        if getattr(arguments, name) is not None and not any(getattr(arguments, kind) for kind in of):
+            option, needed = f"--{name.replace('_', '-')}", " or ".join(f"--{kind}" for kind in of)
+            raise UserError(
+                f"{option} {getattr(arguments, name)}: means nothing without {needed}; leave it out"
+            )
+    beam_size = 16 if arguments.beam_size is None else arguments.beam_size
+    penalty = -5.0 if arguments.unknown_penalty is None else arguments.unknown_penalty
+    nbest = arguments.search or "beam"
+    if arguments.words:
+        about = {"_target_": "src.lm.WordNGramScorer", "lm": str(arguments.words), "unknown_penalty": penalty}
+        scorer = WordNGramScorer(arguments.words, tokens, penalty)
+    elif arguments.tokens:
+        about = {"_target_": "src.lm.TokenNGramScorer", "lm": str(arguments.tokens)}
+        scorer = TokenNGramScorer(arguments.tokens, tokens)
+    else:
+        about = {"_target_": "src.lm.NeuralScorer", "lm": str(arguments.rescore)}
+        scorer = NeuralScorer(arguments.rescore, tokens)
+        settings = {"_target_": "src.decoding.NBestRescoring", "search": checkpoint.search_settings(nbest)}
+        return scorer, about, partial(NBestRescoring, checkpoint.search(nbest)), settings
+    settings = {"_target_": "src.decoding.CTCBeamSearch", "beam_size": beam_size}
+    return scorer, about, partial(CTCBeamSearch, beam_size), settings
 
 
 def surface(rows: list[dict], best: dict) -> Figure:
@@ -128,14 +160,14 @@ def main() -> None:
     kind.add_argument("--tokens", type=Path, metavar="LM", help="a language model of the checkpoint's tokens")
     kind.add_argument("--rescore", type=Path, metavar="RUN", help="a language model of train.py -cn=lm")
     parser.add_argument(
-        "--search", default="beam", help="whose n-best lists to --rescore: a name or a YAML file"
+        "--search", help="whose n-best lists to --rescore: a name or a YAML file (default: beam)"
     )
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
     parser.add_argument("--bonuses", type=float, nargs="+", default=[0, 0.5, 1.0, 1.5])
     parser.add_argument(
-        "--unknown-penalty", type=float, default=-5.0, help="of words that --words does not have"
+        "--unknown-penalty", type=float, help="of words that --words does not have (default: -5)"
     )
-    parser.add_argument("--beam-size", type=int, default=16)
+    parser.add_argument("--beam-size", type=int, help="of the search with --words or --tokens (default: 16)")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True, help="the decoder YAML to write")
     arguments = parser.parse_args()
@@ -146,26 +178,8 @@ def main() -> None:
     model = checkpoint.model(CTCModel).to(choose_device(arguments.device))
     recognizer = Recognizer(model, checkpoint.text_encoder(), search=None)
     tokens = recognizer.text_encoder.tokens
-    if arguments.words:
-        about = {"lm": str(arguments.words), "unknown_penalty": arguments.unknown_penalty}
-        scorer = WordNGramScorer(**about, tokens=tokens)
-    elif arguments.tokens:
-        about = {"lm": str(arguments.tokens)}
-        scorer = TokenNGramScorer(**about, tokens=tokens)
-    else:
-        about = {"lm": str(arguments.rescore)}
-        scorer = NeuralScorer(**about, tokens=tokens)
-    about = {"_target_": f"src.lm.{type(scorer).__name__}", **about}
+    scorer, about, build, settings = what_to_tune(arguments, checkpoint, tokens)
     bonus_scorer = LengthBonus(len(tokens))
-    if arguments.rescore:
-        build = partial(NBestRescoring, checkpoint.search(arguments.search))
-        settings = {
-            "_target_": "src.decoding.NBestRescoring",
-            "search": checkpoint.search_settings(arguments.search),
-        }
-    else:
-        build = partial(CTCBeamSearch, arguments.beam_size)
-        settings = {"_target_": "src.decoding.CTCBeamSearch", "beam_size": arguments.beam_size}
     grid = [
         (weight, bonus, build(scorers=[(scorer, weight), (bonus_scorer, bonus)]))
         for weight, bonus in sorted(product(set(arguments.weights), set(arguments.bonuses)))

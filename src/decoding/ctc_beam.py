@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from src.decoding.ctc_frames import Frame, Frames
-from src.decoding.ctc_prefixes import Layout, Pointers, Prefixes, step
+from src.decoding.ctc_prefixes import Candidates, Pointers, Prefixes, step
 from src.decoding.history import History
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.scorer import Scorer
+from src.decoding.scorer import Scorer, is_cheap_to_ask
 from src.decoding.settings import (
     is_count,
     is_number,
@@ -44,7 +44,9 @@ class CTCBeamSearch:
         token_min_log_prob: extend prefixes only by tokens at least this probable (natural log).
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each extension and at the end.
         skip_blank: frames whose blank is at least this probable (0.99, say) are taken for blank and passed over.
-        compile: compile a frame's work once (10 to 30 s) with ``torch.compile``, which on a CPU needs a C++ compiler.
+        compile: compile a frame's work with ``torch.compile``: 10 to 30 s at the first batch, and again at the first
+            of another size, up to three times. A CPU needs a C++ compiler for it. Scorers must be capturable, as
+            n-gram models, hotwords and lengths are; an LSTM is not.
 
     Raises ``UserError`` for a setting that is out of its range, and from ``advance`` when it cannot be compiled.
 
@@ -112,6 +114,11 @@ class CTCBeamSearch:
     def advance(self, beam: Beam, log_probs: Tensor, lengths: Tensor) -> None:
         """Consumes the next piece: log_probs [B, T, V], of which utterance b has ``lengths[b]`` frames."""
         require_blank_in_vocabulary(self.blank, log_probs)
+        T = log_probs.size(1)
+        if is_cheap_to_ask(lengths.device):
+            require(
+                bool((lengths <= T).all()), "lengths", lengths.tolist(), f"at most {T}, the number of frames"
+            )
         frames = Frames(
             log_probs,
             lengths.to(log_probs.device),
@@ -123,10 +130,10 @@ class CTCBeamSearch:
             skip_blank=self.skip_blank,
         )
         B, _, M = frames.values.shape
-        layout = Layout(B, self.beam_size, M, is_sorted=not self.scorers, device=log_probs.device)
+        candidates = Candidates(B, self.beam_size, M, is_sorted=not self.scorers, device=log_probs.device)
         prefixes, states, pointers = beam.prefixes, beam.scorer_states, []
         for t in range(frames.count):
-            prefixes, states, pointer = self._after_frame(prefixes, states, frames[t], layout)
+            prefixes, states, pointer = self._after_frame(prefixes, states, frames[t], candidates)
             pointers.append(pointer)
         beam.prefixes, beam.scorer_states = prefixes.after_blanks(*frames.last_gap), states
         if pointers:
@@ -144,12 +151,12 @@ class CTCBeamSearch:
         return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
 
     def _consume(
-        self, prefixes: Prefixes, states: list[Any], frame: Frame, layout: Layout
+        self, prefixes: Prefixes, states: list[Any], frame: Frame, candidates: Candidates
     ) -> tuple[Prefixes, list[Any], Pointers]:
         """One frame: tensors in, tensors out, so that it can be compiled."""
         prefixes = prefixes.after_blanks(frame.gap, frame.is_gap)
         fusion = self._fuse(states, frame) if self.scorers else None
-        prefixes, pointers = step(prefixes, frame, layout, fusion)
+        prefixes, pointers = step(prefixes, frame, candidates, fusion)
         states = [
             scorer.advance(state, pointers.parents, pointers.tokens)
             for (scorer, _), state in zip(self.scorers, states, strict=True)
@@ -197,14 +204,14 @@ class Beam:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
-
     compiled = torch.compile(function, fullgraph=True)
 
     def call(*args: Any) -> Any:
         try:
             return compiled(*args)
-        except TorchDynamoException as error:
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
             raise UserError(f"compile=true: {reason or type(error).__name__}; search without it") from None
 

@@ -8,21 +8,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-NEVER = float("-inf")
+from src.decoding.settings import NEVER
 
 
 class Frame(NamedTuple):
-    """One frame of ``Frames``, whose attributes are explained there."""
+    """One frame of ``Frames``, whose attributes are explained there; contiguous, so that it always looks the same."""
 
     log_probs: Tensor  # [B, V]
-    blank: Tensor  # [B, 1] of these
+    blank_log_prob: Tensor  # [B, 1] of these
     values: Tensor  # [B, M]
     tokens: Tensor  # [B, M + 1]
     columns: Tensor  # [B, V]
     limit: Tensor | None  # [B, 1]
-    padding: Tensor | None  # [B, 1]
-    gap: Tensor | None  # [B, 1]
-    is_gap: Tensor | None  # [B, 1]
+    padding: Tensor  # [B, 1]
+    gap: Tensor | None  # [B, 1] log probability of the blanks left out before it
+    is_gap: Tensor | None  # [B, 1] whether there were any
     has_all_tokens: bool
 
 
@@ -34,7 +34,8 @@ class Frames:
     Args:
         log_probs, lengths: [B, T, V], [B].
         blank: its token id.
-        shortlist: each frame's most probable tokens that are looked at, sorted; None: all tokens, in their order.
+        shortlist: how many of each frame's tokens are looked at, the most probable first; None: all that
+            ``token_top_k`` leaves, and without that in the order of their ids.
         token_top_k, token_min_log_prob, skip_blank: as in ``CTCBeamSearch``.
 
     Attributes:
@@ -45,9 +46,11 @@ class Frames:
         tokens: [B, T', M + 1] their token ids, and -1 for no token.
         columns: [B, T', V] where each token stands in the shortlist; M: nowhere (and the blank).
         limit: [B, T', 1] least log probability of a token that may extend a prefix, or None.
-        padding: [B, T', 1] which frames are beyond the utterance's end, or None where none is.
+        padding: [B, T', 1] which frames are beyond the utterance's end.
+        has_all_tokens: whether the shortlists are all tokens, in the order of their ids.
         gaps: [B, T' + 1] log probability of the blanks left out before each frame and after the last, or None.
         is_gap: [B, T' + 1] whether there were any.
+        last_gap: the last of both, [B, 1] each.
     """
 
     def __init__(
@@ -71,16 +74,22 @@ class Frames:
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
         log_probs[..., blank].masked_fill_(~kept, 0.0)
         self.log_probs = log_probs
-        self.padding = None if kept.all() else ~kept.unsqueeze(2)
+        self.padding = ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
-        blanks = self.log_probs[..., blank, None]
-        parts = [self.log_probs, blanks, self.values, self.tokens, self.columns, self.limit, self.padding]
-        parts += [None, None] if self.gaps is None else [self.gaps.unsqueeze(2), self.is_gap.unsqueeze(2)]
-        self._each = [
-            [None] * (self.count + 1) if part is None else part.transpose(0, 1).contiguous().unbind()
-            for part in parts
+        blank_log_probs = self.log_probs[..., blank, None]
+        parts = [
+            self.log_probs,
+            blank_log_probs,
+            self.values,
+            self.tokens,
+            self.columns,
+            self.limit,
+            self.padding,
         ]
+        parts += [None, None] if self.gaps is None else [self.gaps.unsqueeze(2), self.is_gap.unsqueeze(2)]
+        nothing = [None] * (self.count + 1)
+        self._each = [nothing if part is None else _by_frame(part) for part in parts]
         self.last_gap = tuple(part[self.count] for part in self._each[-2:])
 
     def __getitem__(self, t: int) -> Frame:
@@ -139,3 +148,8 @@ class Frames:
         columns = torch.arange(M, device=values.device).expand_as(tokens)
         self.columns = tokens.new_full(self.log_probs.shape, M).scatter_(2, tokens, columns)
         self.columns[..., self.blank] = M
+
+
+def _by_frame(part: Tensor) -> tuple[Tensor, ...]:
+    """[B, T, ...] -> T contiguous tensors [B, ...]."""
+    return part.transpose(0, 1).clone(memory_format=torch.contiguous_format).unbind()

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from src.decoding.ctc_frames import Frame
-
-NEVER = float("-inf")
+from src.decoding.settings import NEVER
 
 
 class Prefixes(NamedTuple):
@@ -73,9 +72,9 @@ class Pointers(NamedTuple):
     staying: Tensor  # the mass of the prefix with it
 
 
-class Layout:
-    """The places of what may be among the K best of a frame: the K prefixes as they are, pairs of prefix and token,
-    and nothing.
+class Candidates:
+    """The places of what may be among the K best of a frame: K prefixes as they are, P pairs of prefix and token, and
+    at the end a bin, in whose mass of 0 is written what must not count.
 
     Args:
         batch_size, beam_size, columns: B, K, M.
@@ -84,9 +83,11 @@ class Layout:
     Attributes:
         rows, columns: [K + P + 1] each candidate's prefix, and its column in the frame's shortlist (M: no token).
         pair_rows, pair_columns: [B, P] those of the pairs.
-        place: [K * (M + 1)] where each pair stands among the candidates; the last one: nowhere.
-        first_place: [K] where in that a prefix begins.
-        nothing: [B, 1] the mass of what is nowhere.
+        place: [K * (M + 1)] where each pair stands among the candidates; the bin for pairs that never matter and
+            for column M.
+        first_place, per_prefix: [K] and M + 1, where in that a prefix begins, and how far the next one is.
+        bin: K + P.
+        nothing: [B, 1] log of 0.
         no_name, no_parent: [B, K] names that no prefix has.
     """
 
@@ -105,13 +106,13 @@ class Layout:
         self.columns = torch.cat([torch.full((K,), M), pair_columns, torch.full((1,), M)]).to(device)
         self.pair_rows, self.pair_columns = self.rows[K:-1].expand(B, P), self.columns[K:-1].expand(B, P)
         self.place, self.first_place = place.flatten().to(device), (M + 1) * torch.arange(K, device=device)
-        self.per_prefix, self.nowhere = M + 1, K + P
+        self.per_prefix, self.bin = M + 1, K + P
         self.nothing = torch.full((B, 1), NEVER, dtype=torch.float64, device=device)
         self.no_name, self.no_parent = no_names(B, K, device)
 
 
 def step(
-    prefixes: Prefixes, frame: Frame, layout: Layout, fusion: Tensor | None
+    prefixes: Prefixes, frame: Frame, candidates: Candidates, fusion: Tensor | None
 ) -> tuple[Prefixes, Pointers]:
     """The prefixes after one more frame; fusion [B, K or 1, M]: what scorers give for each token of the shortlist."""
     total, blank_end, token_end, fused, last, name, parent_name = prefixes
@@ -126,33 +127,32 @@ def step(
     is_doubled = last.gather(1, parent) == last  # the last token again takes a blank in between
     arriving = torch.where(is_doubled, blank_end.gather(1, parent), total.gather(1, parent))
     arriving = torch.where(has_parent, arriving + allowed, NEVER)
-    new_blank_end = total + frame.blank
+    new_blank_end = total + frame.blank_log_prob
     new_token_end = torch.logaddexp(token_end + at_last, arriving)
     staying = torch.logaddexp(new_blank_end, new_token_end)
-    if frame.padding is not None:
-        new_blank_end = torch.where(frame.padding, blank_end, new_blank_end)
-        new_token_end = torch.where(frame.padding, token_end, new_token_end)
+    new_blank_end = torch.where(frame.padding, blank_end, new_blank_end)
+    new_token_end = torch.where(frame.padding, token_end, new_token_end)
 
-    extended = total.gather(1, layout.pair_rows) + frame.values.gather(1, layout.pair_columns)
-    mass = torch.cat([staying, extended, layout.nothing], 1)
+    extended = total.gather(1, candidates.pair_rows) + frame.values.gather(1, candidates.pair_columns)
+    mass = torch.cat([staying, extended, candidates.nothing], 1)
     column = frame.columns.gather(1, last)
-    doubled = layout.place.take(layout.first_place + column)
+    doubled = candidates.place.take(candidates.first_place + column)
     mass.scatter_(1, doubled, blank_end + allowed)
-    merged = layout.place.take(torch.add(column, parent, alpha=layout.per_prefix))
-    merged = torch.where(has_parent, merged, layout.nowhere)
-    # Also nowhere, where a doubled pair that does not count has been written: one prefix at least has no parent.
+    merged = candidates.place.take(torch.add(column, parent, alpha=candidates.per_prefix))
+    merged = torch.where(has_parent, merged, candidates.bin)
+    # One prefix at least has no parent: the bin, where doubled pairs that never matter were written, is emptied, too.
     mass.scatter_(1, merged, NEVER)
 
     if fusion is None:
         new_total, best = mass.topk(K, dim=1)
     else:
         added = torch.cat(
-            [fused, (fused.unsqueeze(2) + fusion).flatten(1), torch.zeros_like(layout.nothing)], 1
+            [fused, (fused.unsqueeze(2) + fusion).flatten(1), torch.zeros_like(candidates.nothing)], 1
         )
         best = (mass + added).topk(K, dim=1).indices
         new_total, fused = mass.gather(1, best), added.gather(1, best)
-    parents = layout.rows.take(best)
-    tokens = frame.tokens.gather(1, layout.columns.take(best))
+    parents = candidates.rows.take(best)
+    tokens = frame.tokens.gather(1, candidates.columns.take(best))
     is_new, is_dead = tokens >= 0, new_total == NEVER
     is_fresh = is_new | is_dead  # all of its alignments, if any, end in the new token
 
@@ -165,8 +165,8 @@ def step(
         token_end=torch.where(is_fresh, new_total, new_token_end.gather(1, parents)),
         fused=fused,
         last=torch.where(is_new, tokens, last.gather(1, parents)),
-        name=torch.where(is_dead, layout.no_name, name),
-        parent_name=torch.where(is_dead, layout.no_parent, parent_name),
+        name=torch.where(is_dead, candidates.no_name, name),
+        parent_name=torch.where(is_dead, candidates.no_parent, parent_name),
     )
     return after, Pointers(parents, tokens, parent, last, arriving, staying)
 

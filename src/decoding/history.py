@@ -6,8 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
-
-NEVER = float("-inf")
+from src.decoding.settings import NEVER
 
 
 class History:

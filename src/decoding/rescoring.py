@@ -32,7 +32,8 @@ class NBestRescoring:
     """
 
     def __init__(self, search: Any, scorers: Sequence[tuple[Scorer, float]]) -> None:
-        require(callable(search), "search", search, "a search")
+        fits = callable(search) and not isinstance(search, NBestRescoring)
+        require(fits, "search", search, "a search that does not rescore itself; give this one all scorers")
         require_scorers(scorers)
         self.search, self.scorers = search, tuple(scorers)
 
@@ -54,6 +55,7 @@ class NBestRescoring:
         rows = rows.to(device)
         same = torch.zeros(len(texts), 1, dtype=torch.long, device=device)
         total = torch.zeros(len(texts), 1, dtype=torch.float64, device=device)
+        needed = int(rows.max()) + 1
         for scorer, weight in self.scorers:
             scorer.to(device)
             if not weight:  # nothing times minus infinity is no number
@@ -61,7 +63,7 @@ class NBestRescoring:
             state = scorer.start(len(texts))
             for tokens in rows.split(1, dim=1):
                 points = scorer.score(state)
-                V, needed = points.size(2), int(rows.max()) + 1
+                V = points.size(2)
                 require(
                     V >= needed, f"{type(scorer).__name__}'s vocabulary", V, f"the model's, at least {needed}"
                 )

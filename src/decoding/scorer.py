@@ -7,11 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from src.utils.errors import UserError
+from src.decoding.settings import is_count, require
 
 
 class Scorer(Protocol):
     """Scores every token after every hypothesis of a beam. State is whatever the scorer likes.
+
+    To be compiled with the search (``compile=True``) a scorer keeps to tensors whose sizes do not depend on values, as
+    ``touched`` gives them, and its state to tensors, too.
 
     Column 0 of a score belongs to the end of the sentence and is ignored by CTC searches, which ask
     ``finish`` instead.
@@ -42,10 +45,8 @@ class LengthBonus:
     """
 
     def __init__(self, vocab_size: int) -> None:
-        if isinstance(vocab_size, bool) or not isinstance(vocab_size, int) or not 1 <= vocab_size <= 10**7:
-            raise UserError(
-                f"LengthBonus: vocab_size={vocab_size} must be a whole number from 1 to 10 million"
-            )
+        fits = is_count(vocab_size, 1) and vocab_size <= 10**7
+        require(fits, "vocab_size", vocab_size, "a whole number from 1 to 10 million")
         self.points = torch.ones(vocab_size)
         self.points[0] = 0.0
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from src.utils.errors import UserError
 
-LARGEST_BEAM = 10_000
+NEVER = float("-inf")  # log of 0
+LARGEST_BEAM = 10_000  # History keeps slots as 16-bit numbers
 
 
 def require(fits: bool, name: str, value: Any, expected: str) -> None:

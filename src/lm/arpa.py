@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from src.utils.errors import UserError
+from src.utils.files import written_whole
 
 BLOCK = 1 << 18  # n-grams written at a time
 KENLM_BINARY = b"mmap lm http://kheafield.com/code"
@@ -60,8 +62,10 @@ def read_arpa(file: str | Path) -> tuple[list[str], list[Table]]:
 
 def write_arpa(file: str | Path, vocabulary: list[str], tables: list[Table]) -> None:
     """Writes a table per order; gzipped where the name ends in .gz. Back-off weights of 0 are written too."""
-    partial = Path(f"{file}.part")
-    with gzip.open(partial, "wb", 1) if str(file).endswith(".gz") else partial.open("wb") as stream:
+    with ExitStack() as stack:
+        partial = stack.enter_context(written_whole(Path(file)))
+        zipped = str(file).endswith(".gz")
+        stream = stack.enter_context(gzip.open(partial, "wb", 1) if zipped else partial.open("wb"))
         head = [f"ngram {order}={len(table.words)}" for order, table in enumerate(tables, start=1)]
         stream.write(("\\data\\\n" + "\n".join(head) + "\n").encode())
         words = pa.array(vocabulary)
@@ -75,7 +79,6 @@ def write_arpa(file: str | Path, vocabulary: list[str], tables: list[Table]) -> 
                 lines = pc.binary_join_element_wise(*fields, "\t").to_pylist()
                 stream.write(("\n".join(lines) + "\n").encode())
         stream.write(b"\n\\end\\\n")
-    partial.replace(file)
 
 
 def _numbers(values: np.ndarray) -> pa.Array:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from src.lm.arpa import KENLM_BINARY
-from src.lm.kneser_ney import BEGIN, END, UNKNOWN
-from src.lm.ngram import SPECIAL, NGramLM
+from src.lm.kneser_ney import BEGIN, SPECIAL, UNKNOWN
+from src.lm.ngram import NGramLM, sentence_score
 from src.utils.errors import UserError
 
 MAGIC, VERSION = KENLM_BINARY + b" format version ", b"5\n\0\0"
@@ -154,13 +154,7 @@ class KenLMBinary:
 
     def score(self, sentence: str) -> float:
         """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""
-        ids = {word: number for number, word in enumerate(self.words)}
-        context, total = torch.tensor([self.begin]), 0.0
-        numbers = [ids.get(word, UNKNOWN) for word in sentence.split()]
-        for word in [*(number if number > END else UNKNOWN for number in numbers), END]:
-            points, context = self.advance(context, torch.tensor([word]))
-            total += float(points)
-        return total
+        return sentence_score(self, {word: number for number, word in enumerate(self.words)}, sentence)
 
     def _along(self, words: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Words from the last one backwards -> log10 P (minus infinity: not there) and back-off weight (then 0) of

@@ -9,11 +9,16 @@ distribution over the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-UNKNOWN, BEGIN, END = 0, 1, 2  # ids of <unk>, <s> and </s>
+SPECIAL = ("<unk>", "<s>", "</s>")
+UNKNOWN, BEGIN, END = 0, 1, 2  # their ids
+BLOCK = 1 << 24  # letters
 LARGEST_CODE = 2**62
 
 
@@ -30,6 +35,42 @@ class Level:
     @property
     def order(self) -> int:
         return self.words.shape[1]
+
+
+def numbered(lines: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Lines of words -> the vocabulary by id, all words' ids one after the other, and how many each line has.
+
+    >>> numbered(["a b", "", "b <s>"])[1:]
+    (array([3, 4, 4, 0], dtype=int32), array([2, 0, 2]))
+    """
+    vocabulary = {word: number for number, word in enumerate(SPECIAL)}
+    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for block in _blocks(lines):
+        split = pc.utf8_split_whitespace(pa.array(block, pa.large_string()))
+        flat, line_of = split.flatten(), pc.list_parent_indices(split).to_numpy()
+        is_word = pc.not_equal(flat, "").to_numpy(zero_copy_only=False)  # none around spaces at a line's ends
+        found = flat.dictionary_encode()
+        words = found.dictionary.to_pylist()
+        known = [vocabulary.setdefault(word, len(vocabulary)) if word else UNKNOWN for word in words]
+        ids.append(np.array(known, np.int32)[found.indices.to_numpy()[is_word]])
+        lengths.append(np.bincount(line_of[is_word], minlength=len(block)))
+    sentences = np.concatenate(ids)
+    sentences[sentences < len(SPECIAL)] = UNKNOWN  # words that are written like the marks
+    return list(vocabulary), sentences, np.concatenate(lengths)
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines in lists of some megabytes."""
+    block: list[str] = []
+    letters = 0
+    for line in lines:
+        block.append(line)
+        letters += len(line)
+        if letters > BLOCK:
+            yield block
+            block, letters = [], 0
+    if block:
+        yield block
 
 
 def padded(sentences: np.ndarray, lengths: np.ndarray, order: int) -> tuple[np.ndarray, np.ndarray]:

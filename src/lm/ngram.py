@@ -3,68 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from src.lm.arpa import Table, read_arpa, write_arpa
-from src.lm.kneser_ney import BEGIN, END, UNKNOWN, Level, count_levels, distinct_ngrams, estimate, padded
+from src.lm.kneser_ney import (
+    BEGIN,
+    END,
+    SPECIAL,
+    UNKNOWN,
+    Level,
+    count_levels,
+    distinct_ngrams,
+    estimate,
+    numbered,
+    padded,
+)
 from src.lm.trie import Trie
 from src.utils.errors import UserError
-from src.utils.files import save_tensors
+from src.utils.files import save_tensors, written_whole
 
-SPECIAL = ("<unk>", "<s>", "</s>")
 HIGHEST_ORDER = 6
 LOG10_ZERO = -99.0  # ARPA's way to write the logarithm of 0
 LEAST_READ = -100.0  # what KenLM gives an unknown word that a file does not mention; less is no use in sums
-BLOCK = 1 << 24  # letters
 FORMAT = "lectern n-gram 1"
-
-
-def numbered(lines: Iterable[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Lines of words -> the vocabulary by id, all words' ids one after the other, and how many each line has.
-
-    >>> numbered(["a b", "", "b <s>"])[1:]
-    (array([3, 4, 4, 0], dtype=int32), array([2, 0, 2]))
-    """
-    vocabulary = {word: number for number, word in enumerate(SPECIAL)}
-    ids, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for block in _blocks(lines):
-        split = pc.utf8_split_whitespace(pa.array(block, pa.large_string()))
-        flat, line_of = split.flatten(), pc.list_parent_indices(split).to_numpy()
-        is_word = pc.not_equal(flat, "").to_numpy(zero_copy_only=False)  # none around spaces at a line's ends
-        found = flat.dictionary_encode()
-        words = found.dictionary.to_pylist()
-        known = [vocabulary.setdefault(word, len(vocabulary)) if word else UNKNOWN for word in words]
-        ids.append(np.array(known, np.int32)[found.indices.to_numpy()[is_word]])
-        lengths.append(np.bincount(line_of[is_word], minlength=len(block)))
-    sentences = np.concatenate(ids)
-    sentences[sentences < len(SPECIAL)] = UNKNOWN  # words that are written like the marks
-    return list(vocabulary), sentences, np.concatenate(lengths)
-
-
-def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
-    """The lines in lists of some megabytes."""
-    block: list[str] = []
-    letters = 0
-    for line in lines:
-        block.append(line)
-        letters += len(line)
-        if letters > BLOCK:
-            yield block
-            block, letters = [], 0
-    if block:
-        yield block
 
 
 @dataclass
@@ -176,7 +147,7 @@ class NGramLM:
             suffix.append(node_below[level.suffix[stays]])
             with np.errstate(divide="ignore"):
                 log_prob.append(np.maximum(np.log10(p[stays]), LOG10_ZERO))
-                backoff.append(np.log10(b[stays]))
+                backoff.append(np.maximum(np.log10(b[stays]), LOG10_ZERO))
             node_below = starts[-1] + np.cumsum(stays) - 1
             starts.append(starts[-1] + int(stays.sum()))
         return cls(
@@ -193,9 +164,8 @@ class NGramLM:
         """Reads an ARPA file, plain or gzipped, of any program. Raises ``UserError`` for what ``read_arpa`` names."""
         vocabulary, tables = read_arpa(file)
         if SPECIAL[0] not in vocabulary:
-            vocabulary = [
-                SPECIAL[0] if word == "<UNK>" else word for word in vocabulary
-            ]  # as SRILM may write it
+            # As SRILM may write it.
+            vocabulary = [SPECIAL[0] if word == "<UNK>" else word for word in vocabulary]
         for mark in SPECIAL[1:]:
             if mark not in vocabulary:
                 raise UserError(f"{file}: has no {mark} among its 1-grams; estimate it with sentence marks")
@@ -274,13 +244,7 @@ class NGramLM:
 
     def score(self, sentence: str) -> float:
         """log10 P of a sentence with its begin and end; unknown words count as ``<unk>``."""
-        node = torch.tensor([self.begin])
-        total = 0.0
-        ids = [self.ids.get(word, UNKNOWN) for word in sentence.split()]
-        for word in [*(number if number > END else UNKNOWN for number in ids), END]:
-            points, node = self.advance(node, torch.tensor([word]))
-            total += float(points)
-        return total
+        return sentence_score(self, self.ids, sentence)
 
     def save(self, file: str | Path) -> None:
         """Writes the binary form, which opens in well under a second."""
@@ -291,9 +255,8 @@ class NGramLM:
             "suffix": self.suffix,
         }
         about = {"format": FORMAT, "words": json.dumps(self.words), "starts": json.dumps(self.starts)}
-        partial = Path(f"{file}.part{os.getpid()}")
-        save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, about)
-        partial.replace(file)
+        with written_whole(Path(file)) as partial:
+            save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, about)
 
     @classmethod
     def load(cls, file: str | Path) -> NGramLM:
@@ -321,3 +284,13 @@ class NGramLM:
         if not whole:
             raise UserError(f"{file}: its parts do not fit together; make it again")
         return lm
+
+
+def sentence_score(lm: Any, ids: dict[str, int], sentence: str) -> float:
+    """log10 P of a sentence from the model's ``begin`` to its end, word by word."""
+    context, total = torch.tensor([lm.begin]), 0.0
+    numbers = [ids.get(word, UNKNOWN) for word in sentence.split()]
+    for word in [*(number if number > END else UNKNOWN for number in numbers), END]:
+        points, context = lm.advance(context, torch.tensor([word]))
+        total += float(points)
+    return total

@@ -17,8 +17,8 @@ from torch import Tensor
 from src.decoding.scorer import is_cheap_to_ask, touched
 from src.decoding.settings import is_number, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
-from src.lm.kneser_ney import END, UNKNOWN
-from src.lm.ngram import SPECIAL, NGramLM
+from src.lm.kneser_ney import END, SPECIAL, UNKNOWN
+from src.lm.ngram import NGramLM
 from src.text_encoder import WORD_START
 from src.utils.errors import UserError
 

@@ -102,10 +102,10 @@ def paired_interval(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the difference to a baseline's rate on the same utterances, each drawn with both its results.
+    """Interval of the difference to a baseline's rate, each utterance drawn with both its results (Bisani & Ney 2004).
 
     Below zero as a whole: better than the baseline, whichever utterances one happens to have. Raises ``ValueError``
-    where the two do not have the same utterances, or none.
+    where the two lists differ in length or in a reference's, and for none.
 
     >>> better, worse = [ErrorCounts(hits=9, substitutions=1)] * 50, [ErrorCounts(hits=8, substitutions=2)] * 50
     >>> low, high = paired_interval(better, worse)
@@ -114,7 +114,7 @@ def paired_interval(
     """
     pairs = list(zip(counts, baseline, strict=True))
     if any(one.reference_length != other.reference_length for one, other in pairs):
-        raise ValueError("the two lists of counts are not of the same utterances")
+        raise ValueError("the two lists of counts have references of different lengths")
     drawn = _drawn([(one.errors - other.errors, one.reference_length) for one, other in pairs], draws, seed)
     return _interval(drawn[:, 0] / np.maximum(drawn[:, 1], 1), level)
 

@@ -57,7 +57,7 @@ class Score:
         return bootstrap_interval(utterance.words for utterance in self.utterances)
 
     def interval_against(self, baseline: Score) -> tuple[float, float]:
-        """95 % interval of this WER minus the baseline's, which has the same references: paired bootstrap."""
+        """95 % interval of this WER minus the baseline's; ``ValueError`` where its references are others."""
         return paired_interval(
             *([utterance.words for utterance in score.utterances] for score in (self, baseline))
         )

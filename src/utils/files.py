@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -48,6 +49,17 @@ def read_text(file: Path) -> str:
     if "\0" in text:  # UTF-16 without its mark is valid UTF-8
         raise TextError(f"{file}: not UTF-8 (it holds NUL bytes, as UTF-16 does); save it as UTF-8")
     return text
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """A name beside ``file`` to write under, which takes its place at the end: nobody finds half a file."""
+    partial = file.with_name(f"{file.name}.part{os.getpid()}")
+    try:
+        yield partial
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:

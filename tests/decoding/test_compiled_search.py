@@ -47,6 +47,42 @@ def test_a_compiled_search_finds_the_same():
     assert_same(CTCBeamSearch(4, compile=True)(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
 
 
+def test_batches_of_all_sizes_and_lengths_are_captured_three_times_at_most(monkeypatch):
+    """As they come from one search: some, others, one utterance."""
+    captured = []
+
+    def backend(graph, example_inputs):
+        captured.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
+    search = CTCBeamSearch(4, compile=True, skip_blank=0.9)
+    for B, T, is_full in [
+        (4, 9, True),
+        (4, 6, False),
+        (8, 7, True),
+        (3, 5, False),
+        (1, 9, True),
+        (1, 4, True),
+    ]:
+        log_probs = torch.randn(B, T, 5, generator=torch.Generator().manual_seed(B)).log_softmax(-1)
+        lengths = torch.full((B,), T) if is_full else torch.arange(B).clamp(max=T)
+        search(log_probs, lengths)
+    assert len(captured) <= 3
+
+
+def test_more_searches_than_can_be_compiled_are_said_in_a_line(monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=1):
+        CTCBeamSearch(4, compile=True)(torch.randn(2, 5, 4).log_softmax(-1), torch.tensor([5, 5]))
+        other = CTCBeamSearch(4, compile=True, scorers=[(LengthBonus(4), 0.3)])
+        with pytest.raises(UserError, match="compile=true: .*; search without it$"):
+            other(torch.randn(2, 5, 4).log_softmax(-1), torch.tensor([5, 5]))
+    torch.compiler.reset()
+
+
 def test_what_cannot_be_compiled_is_said_in_a_line():
     lm = LSTMLanguageModel(vocab_size=4, dim=8, num_layers=1, dropout=0.0)
     search = CTCBeamSearch(4, compile=True, scorers=[(NeuralScorer(lm, TOKENS), 0.5)])

@@ -300,6 +300,12 @@ def test_the_beam_loses_nothing_by_looking_at_few_extensions(beam_size, V, sharp
         assert [h.token_times for h in ours] == [h.token_times for h in theirs]
 
 
+def test_a_piece_has_no_more_frames_than_it_has():
+    search = CTCBeamSearch(4)
+    with pytest.raises(UserError, match=r"lengths=\[3, 5\] must be at most 4, the number of frames"):
+        search.advance(search.start(2), torch.zeros(2, 4, 3).log_softmax(-1), torch.tensor([3, 5]))
+
+
 @pytest.mark.parametrize("sharpness", [0.3, 3.0])
 @pytest.mark.parametrize(
     "search",

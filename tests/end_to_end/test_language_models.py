@@ -77,6 +77,7 @@ def test_what_tuning_cannot_use_is_named_before_anything_is_heard(run_folder, co
     assert "the weight of WordNGramScorer=nan must be a finite number" in spoken_error(
         *tune, "--weights", "nan"
     )
+    assert "--search beam: means nothing without --rescore" in spoken_error(*tune, "--search", "beam")
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from reference.ctc_brute_force import text_probabilities
 
+from scripts.tune_fusion import resorted
 from src.decoding import CTCBeamSearch, LengthBonus, NBestRescoring
 from src.lm import LSTMLanguageModel, NeuralScorer
 from src.loss import NextTokenObjective
@@ -85,3 +86,17 @@ def test_rescoring_a_whole_list_is_the_beam_with_the_scorer(lm):
 def test_rescoring_needs_a_search():
     with pytest.raises(UserError, match="search=3 must be a search"):
         NBestRescoring(3, [(LengthBonus(4), 1.0)])
+    inner = NBestRescoring(CTCBeamSearch(4), [(LengthBonus(4), 1.0)])
+    with pytest.raises(UserError, match="a search that does not rescore itself"):
+        NBestRescoring(inner, [(LengthBonus(4), 1.0)])
+
+
+@pytest.mark.parametrize("weight,bonus", [(0.0, 0.0), (0.4, 0.0), (1.0, 2.0), (2.5, -1.0)])
+def test_tuning_sorts_as_rescoring_does(lm, weight, bonus):
+    log_probs = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    lengths, search, scorer = torch.tensor([6, 4, 0]), CTCBeamSearch(20), NeuralScorer(lm, TOKENS)
+    once = NBestRescoring(search, [(scorer, 1.0)])(log_probs, lengths)
+    expected = NBestRescoring(search, [(scorer, weight), (LengthBonus(4), bonus)])(log_probs, lengths)
+    assert [[h.tokens for h in found] for found in resorted(once, weight, bonus)] == [
+        [h.tokens for h in found] for found in expected
+    ]

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.lm import NGramLM
-from src.lm.kneser_ney import count_levels, distinct_ngrams, padded
-from src.lm.ngram import SPECIAL
+from src.lm.kneser_ney import SPECIAL, count_levels, distinct_ngrams, padded
 from src.utils.errors import UserError
 
 words = st.sampled_from(["a", "b", "c", "dd", "e"])
@@ -223,3 +222,13 @@ def test_an_unknown_word_in_capitals_and_impossible_words_are_read(tmp_path):
     lm = NGramLM.from_arpa(file)
     assert lm.score("zzz") == pytest.approx(-3, abs=1e-5)
     assert lm.score("a") == pytest.approx(-101, abs=1e-4)
+
+
+def test_a_context_whose_mass_is_all_used_up_still_backs_off(tmp_path):
+    """Here Kneser-Ney's discount for n-grams seen once is 0, and with it what "a" would leave to other words."""
+    lm = NGramLM.estimate(["d d b d", "d c a", "d d d", "d", "a a a", "c c"], order=2)
+    assert lm.backoff.isfinite().all() and math.isfinite(lm.score("a a a b"))
+    lm.to_arpa(tmp_path / "lm.arpa")
+    assert NGramLM.from_arpa(tmp_path / "lm.arpa").score("a a a b") == pytest.approx(
+        lm.score("a a a b"), abs=1e-4
+    )

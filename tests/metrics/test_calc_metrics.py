@@ -132,6 +132,16 @@ def test_nothing_to_score_is_one_line_and_status_2(
     assert captured.out == "" and message in captured.err and captured.err.count("\n") == 1
 
 
+def test_a_baseline_that_is_not_there_is_said_before_anything_else(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    both = folder(tmp_path / "r", {"a.txt": "x"})
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--references", both, "--predictions", both, "--baseline", tmp_path / "nowhere")
+    captured = capsys.readouterr()
+    assert captured.out == "" and "nowhere: no such folder" in captured.err
+
+
 def test_a_report_that_cannot_be_written(tmp_path: Path, monkeypatch, capsys) -> None:
     both = folder(tmp_path / "r", {"a.txt": "x"})
     with pytest.raises(SystemExit):
@@ -171,9 +181,12 @@ def test_another_system_on_the_same_references(tmp_path: Path, monkeypatch, caps
     theirs = folder(tmp_path / "theirs", dict.fromkeys(names[1:], "one two three for"))  # and one is missing
     where = ["--references", references, "--predictions", ours, "--baseline", theirs]
     run(monkeypatch, *where, "--json", tmp_path / "x.json")
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("against")]
+    line, note = capsys.readouterr().out.splitlines()[-4:-2]
     assert "(WER 26.88 %): -26.88 points" in line and line.endswith(": better")
-    low, high = json.loads((tmp_path / "x.json").read_text())["baseline"]["wer_difference_interval_95"]
+    assert note == f"note: 1 of {theirs} are missing or unreadable (counted as deletions)"
+    result = json.loads((tmp_path / "x.json").read_text())["baseline"]
+    assert result["missing"] == ["0"]
+    low, high = result["wer_difference_interval_95"]
     assert low < -43 / 160 < high <= -0.25
     run(monkeypatch, *where[:4], "--baseline", ours)
     assert (
