@@ -4,6 +4,8 @@ from src.decoding.hotwords import Hotwords
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.rescoring import NBestRescoring
 from src.decoding.scorer import LengthBonus, Scorer
+from src.decoding.transducer_beam import TransducerBeamSearch
+from src.decoding.transducer_greedy import TransducerGreedySearch
 
 __all__ = [
     "CTCBeamSearch",
@@ -13,4 +15,6 @@ __all__ = [
     "LengthBonus",
     "NBestRescoring",
     "Scorer",
+    "TransducerBeamSearch",
+    "TransducerGreedySearch",
 ]

@@ -5,7 +5,6 @@ The only Python loop runs over frames; what happens in one is in ``ctc_prefixes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from src.decoding.ctc_frames import Frame, Frames
-from src.decoding.ctc_prefixes import Candidates, Pointers, Prefixes, step
-from src.decoding.history import History
+from src.decoding.ctc_prefixes import Candidates, Prefixes, step
+from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer, is_cheap_to_ask
 from src.decoding.settings import (
@@ -27,8 +26,6 @@ from src.decoding.settings import (
     require_scorers,
 )
 from src.utils.errors import UserError
-
-LOG_2 = math.log(2)
 
 
 class CTCBeamSearch:
@@ -189,15 +186,8 @@ class Beam:
         self.history = History(batch_size, beam_size)
 
     def remember(self, frames: Frames, pointers: Pointers) -> None:
-        """Keeps the back-pointers of a piece, [T', B, K] each.
-
-        The history of a prefix follows the larger mass, so that a token's time is the frame that made it probable.
-        """
-        parents, tokens = pointers.parents, pointers.tokens
-        mostly_merged = pointers.arriving > pointers.staying - LOG_2
-        reborn = mostly_merged.gather(2, parents) & (tokens < 0)
-        tokens = torch.where(reborn, pointers.last.gather(2, parents), tokens)
-        parents = torch.where(reborn, pointers.merged_from.gather(2, parents), parents)
+        """Keeps the back-pointers of a piece, [T', B, K] each."""
+        parents, tokens = pointers.followed()
         posteriors = frames.log_probs.transpose(0, 1).gather(2, tokens.clamp_min(0))
         times = (frames.times + self.num_frames[:, None]).T
         self.history.add(parents, tokens, posteriors, times)

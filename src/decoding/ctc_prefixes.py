@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from src.decoding.ctc_frames import Frame
+from src.decoding.history import Pointers
+from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
 from src.decoding.settings import NEVER
 
 
@@ -33,7 +35,6 @@ class Prefixes(NamedTuple):
     token_end: Tensor  # of those that end in its last token
     fused: Tensor  # what the scorers have added
     last: Tensor  # its last token; the blank where it has none
-    # A 64-bit rolling hash names a prefix: equal prefixes are recognised whichever way they were reached.
     name: Tensor
     parent_name: Tensor  # of the prefix without its last token
 
@@ -45,7 +46,7 @@ class Prefixes(NamedTuple):
         total = token_end.clone()
         total[:, 0] = 0.0
         name, parent_name = no_names(*shape, device)
-        name[:, 0] = 1
+        name[:, 0] = EMPTY
         last = torch.full(shape, blank, device=device)
         return cls(total, total.clone(), token_end, torch.zeros_like(total), last, name, parent_name)
 
@@ -58,18 +59,6 @@ class Prefixes(NamedTuple):
         return self._replace(
             total=total, blank_end=blank_end, token_end=self.token_end.masked_fill(is_gap, NEVER)
         )
-
-
-class Pointers(NamedTuple):
-    """What a step leaves for the history, [B, K] each: how the new prefixes came about, and what merged."""
-
-    parents: Tensor  # the slot every prefix was in
-    tokens: Tensor  # its new token; -1: none
-    # For the slots as they were:
-    merged_from: Tensor  # the slot of the prefix without its last token
-    last: Tensor  # that last token
-    arriving: Tensor  # the mass that came from there
-    staying: Tensor  # the mass of the prefix with it
 
 
 class Candidates:
@@ -121,9 +110,7 @@ def step(
     allowed = at_last if frame.limit is None else at_last.masked_fill(at_last < frame.limit, NEVER)
 
     # A prefix of the beam that extends another one of the beam receives that extension's mass.
-    names, slots = name.sort(1)
-    place = torch.searchsorted(names, parent_name).clamp_(max=K - 1)
-    has_parent, parent = names.gather(1, place) == parent_name, slots.gather(1, place)
+    has_parent, parent = find_parents(name, parent_name)
     is_doubled = last.gather(1, parent) == last  # the last token again takes a blank in between
     arriving = torch.where(is_doubled, blank_end.gather(1, parent), total.gather(1, parent))
     arriving = torch.where(has_parent, arriving + allowed, NEVER)
@@ -158,7 +145,7 @@ def step(
 
     old_name = name.gather(1, parents)
     parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
-    name = torch.where(is_new, _longer(old_name, tokens), old_name)
+    name = torch.where(is_new, longer(old_name, tokens), old_name)
     after = Prefixes(
         total=new_total,
         blank_end=torch.where(is_fresh, NEVER, new_blank_end.gather(1, parents)),
@@ -169,15 +156,3 @@ def step(
         parent_name=torch.where(is_dead, candidates.no_parent, parent_name),
     )
     return after, Pointers(parents, tokens, parent, last, arriving, staying)
-
-
-def no_names(batch_size: int, beam_size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Names for slots that hold no prefix, and for the parents of those without one: [B, K] each, all different."""
-    slots = torch.arange(beam_size, device=device).repeat(batch_size, 1)
-    return -1 - slots, -1 - beam_size - slots
-
-
-def _longer(name: Tensor, token: Tensor) -> Tensor:
-    """Hash of a prefix with one token more (multiply-and-xorshift, wrapping int64)."""
-    mixed = torch.add(token, name, alpha=6364136223846793005)
-    return mixed ^ (mixed >> 29)

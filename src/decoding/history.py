@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.settings import NEVER
+
+LOG_2 = math.log(2)
+
+
+class Pointers(NamedTuple):
+    """What steps leave for the history, [..., B, K] each: how the new prefixes came about, and what merged."""
+
+    parents: Tensor  # the slot every prefix was in
+    tokens: Tensor  # its new token; -1: none
+    # For the slots as they were:
+    merged_from: Tensor  # the slot of the prefix without its last token
+    last: Tensor  # that last token
+    arriving: Tensor  # the mass that came from there
+    staying: Tensor  # the mass of the prefix with it
+
+    def followed(self) -> tuple[Tensor, Tensor]:
+        """Parents and tokens along the larger mass, so that a token's time is the frame that made it probable."""
+        mostly_merged = self.arriving > self.staying - LOG_2
+        reborn = mostly_merged.gather(-1, self.parents) & (self.tokens < 0)
+        tokens = torch.where(reborn, self.last.gather(-1, self.parents), self.tokens)
+        return torch.where(reborn, self.merged_from.gather(-1, self.parents), self.parents), tokens
 
 
 class History:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from src.checkpoint import Checkpoint
 from src.decoding.scorer import touched
+from src.model.predictors import LSTMPredictor
 from src.utils.errors import UserError
 
 __all__ = ["LSTMLanguageModel"]  # what a checkpoint may name
 
 
-class LSTMLanguageModel(nn.Module):
+class LSTMLanguageModel(LSTMPredictor):
     """P(token | tokens before): embedding, LSTM layers, and the embedding again as the output layer (Press and Wolf,
     arXiv 1608.05859). Token 0 begins and ends a sentence.
 
@@ -33,13 +34,7 @@ class LSTMLanguageModel(nn.Module):
     """
 
     def __init__(self, vocab_size: int, dim: int = 512, num_layers: int = 2, dropout: float = 0.2) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocab_size, dim)
-        nn.init.normal_(self.embedding.weight, std=dim**-0.5)
-        self.lstm = nn.LSTM(
-            dim, dim, num_layers, batch_first=True, dropout=dropout if num_layers > 1 else 0.0
-        )
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(vocab_size, dim, num_layers, dropout)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     @property
@@ -48,27 +43,11 @@ class LSTMLanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor, token_lengths: Tensor, **batch) -> dict[str, Tensor]:
         """tokens [B, U], token_lengths [B] -> log_probs [B, U + 1, V] (float32) of each token and of the end."""
-        begin = tokens.new_zeros(len(tokens), 1)
-        hidden, _ = self.lstm(self.dropout(self.embedding(torch.cat([begin, tokens], 1))))
-        return {"log_probs": self._log_probs(self.dropout(hidden))}
+        return {"log_probs": self.log_probs(super().forward(tokens))}
 
-    def begin(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """The state before a sentence: hidden and cell, [batch, L * D] each."""
-        size = self.lstm.num_layers * self.lstm.hidden_size
-        return (torch.zeros(batch_size, size, device=self.device),) * 2
-
-    def step(self, tokens: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens [n] and the state before them -> log_probs [n, V] of what comes next, and the state after them."""
-        n, L = len(tokens), self.lstm.num_layers
-        state = tuple(
-            part.view(n, L, self.lstm.hidden_size).transpose(0, 1).contiguous() for part in (hidden, cell)
-        )
-        output, state = self.lstm(self.embedding(tokens)[:, None], state)
-        hidden, cell = (part.transpose(0, 1).flatten(1) for part in state)
-        return self._log_probs(output[:, 0]), hidden, cell
-
-    def _log_probs(self, hidden: Tensor) -> Tensor:
-        return nn.functional.linear(hidden, self.embedding.weight, self.bias).float().log_softmax(-1)
+    def log_probs(self, outputs: Tensor) -> Tensor:
+        """[..., D] -> [..., V] (float32) of what comes next."""
+        return nn.functional.linear(outputs, self.embedding.weight, self.bias).float().log_softmax(-1)
 
 
 class _Texts(NamedTuple):
@@ -106,8 +85,8 @@ class NeuralScorer:
     @torch.inference_mode()
     def start(self, batch_size: int) -> _Texts:
         begin = torch.zeros(batch_size, dtype=torch.long, device=self.lm.device)
-        log_probs, hidden, cell = self.lm.step(begin, *self.lm.begin(batch_size))
-        return _Texts(*(part[:, None] for part in (hidden, cell, log_probs)))
+        output, state = self.lm.step(begin, self.lm.begin(batch_size))
+        return _Texts(*(part[:, None] for part in (*state, self.lm.log_probs(output))))
 
     def score(self, state: _Texts) -> Tensor:
         return state.log_probs
@@ -120,8 +99,9 @@ class NeuralScorer:
         slots = touched(tokens)
         grows = tokens.flatten()[slots, None] >= 0
         old = hidden[slots], cell[slots], log_probs[slots]
-        next_log_probs, *after = self.lm.step(tokens.flatten()[slots].clamp_min(0), *old[:2])
-        for part, before, now in zip((hidden, cell, log_probs), old, (*after, next_log_probs), strict=True):
+        output, after = self.lm.step(tokens.flatten()[slots].clamp_min(0), old[:2])
+        new = *after, self.lm.log_probs(output)
+        for part, before, now in zip((hidden, cell, log_probs), old, new, strict=True):
             part[slots] = torch.where(grows, now, before)
         return _Texts(*(part.unflatten(0, parents.shape) for part in (hidden, cell, log_probs)))
 

@@ -1,4 +1,6 @@
 from src.model.ctc import CTCModel
+from src.model.predictors import LSTMPredictor, StatelessPredictor
 from src.model.speech_model import SpeechModel
+from src.model.transducer import TransducerModel
 
-__all__ = ["CTCModel", "SpeechModel"]
+__all__ = ["CTCModel", "LSTMPredictor", "SpeechModel", "StatelessPredictor", "TransducerModel"]

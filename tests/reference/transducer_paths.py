@@ -47,3 +47,18 @@ def losses_by_recursion(
                     alpha[t, u] = torch.logsumexp(torch.stack(arriving), 0)
         losses.append(-alpha[T - 1, U] - log_probs[b, T - 1, U, blank])
     return torch.stack(losses)
+
+
+def likelihood_of_short_frames(log_probs: Tensor, targets: list[int], most: int, blank: int = 0) -> float:
+    """P(targets) as ``likelihood_by_paths``, of the paths with at most so many labels in a frame."""
+    T, U = log_probs.size(0), len(targets)
+
+    def rest(t: int, u: int, in_frame: int) -> float:
+        if t == T:
+            return float(u == U)
+        total = math.exp(log_probs[t, u, blank]) * rest(t + 1, u, 0)
+        if u < U and in_frame < most:
+            total += math.exp(log_probs[t, u, targets[u]]) * rest(t, u + 1, in_frame + 1)
+        return total
+
+    return rest(0, 0, 0)
