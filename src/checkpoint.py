@@ -157,7 +157,8 @@ class Checkpoint:
         """The model, of this kind, in eval mode, on the CPU; a speech model was tried out on a second of sound."""
         weights = self.weights()
         _check_sizes(self.config["model"], len(weights), self.path / CONFIG)
-        model = safe_build(self.config["model"], str(self.path / CONFIG))
+        given = {"vocab_size": self.config["model"].get("vocab_size")}
+        model = safe_build(self.config["model"], str(self.path / CONFIG), given=given)
         if not isinstance(model, kind):
             raise UserError(
                 f"checkpoint {self.path}: holds a {type(model).__name__}, and a {kind.__name__} is needed; give another"

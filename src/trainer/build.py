@@ -43,15 +43,13 @@ def build_trainer(config: DictConfig) -> Trainer:
     share = {"rank": processes.rank, "processes": processes.count}
     torch.manual_seed(run.seed)
     text_encoder = _part(config, "text_encoder", TextEncoder)
-    model_config = {
-        **OmegaConf.to_container(config.model, resolve=True),
-        "vocab_size": text_encoder.vocab_size,
-    }
+    sizes = {"vocab_size": text_encoder.vocab_size}
+    model_config = {**OmegaConf.to_container(config.model, resolve=True), **sizes}
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
-    model = _fitting("model", safe_build(model_config, "model"), SpeechModel | LSTMLanguageModel)
+    model = _fitting("model", safe_build(model_config, "model", given=sizes), SpeechModel | LSTMLanguageModel)
     if empty := [name for name, weight in model.named_parameters() if not weight.numel()]:
         raise UserError(f"model: {empty[0]} would hold no numbers at all; a size in the model's config is 0")
-    given = {"tokens": text_encoder.tokens, "vocab_size": text_encoder.vocab_size}
+    given = {"tokens": text_encoder.tokens, **sizes}
     searches = safe_build(OmegaConf.to_container(config.decoders, resolve=True), "decoders", given=given)
     if not searches and isinstance(model, SpeechModel):
         raise UserError("decoders: there is no search; name at least one, such as greedy")
