@@ -25,6 +25,9 @@ from src.utils.errors import UserError
 LN_10 = math.log(10)
 # Of the polynomial hash of a word's letters, modulo 2^64.
 BASE = 6364136223846793005
+LOOK_AHEAD_UNIT = 1e-3  # whole numbers add up to nothing again, exactly
+LEAST_LOOK_AHEAD = -30_000  # of these
+BREAK = -(2**15)
 LEAST_SHARE_OF_WORDS = 0.05
 LEAST_SHARE_OF_TOKENS = 0.5
 
@@ -47,15 +50,18 @@ class _Words(NamedTuple):
     # [B, K, 3]: the language model's context before the open word, that after it should it end here, and which
     # beginning of a word its letters are (UNWRITABLE: none, it has been charged as an unknown word)
     ids: Tensor
-    # [B, K, 3] points of the open word should it end here, of an unknown word in its place, and of one after it
+    # [B, K, 3] points of the open word should it end here, of an unknown word in its place, and of one after it; the
+    # first two give back what the letters were charged ahead
     points: Tensor
 
 
 class WordNGramScorer:
     """P(word | words before) of a word-level model, for characters and for BPE.
 
-    A word is charged when it ends; one that the model does not have already when its letters begin no known word, so
-    that such a hypothesis does not live at the expense of others until then.
+    A word is charged when it ends. Until then each letter is charged by how much less probable it makes the most
+    probable word that its letters begin (look-ahead, Ortmanns, Ney and Eiden, ICSLP 1996), which the end gives back: a
+    hypothesis does not live at the expense of others by not ending its words. A word that the model does not have is
+    charged as soon as its letters begin no known word.
 
     Args:
         lm: the language model, or its file (own, ARPA, KenLM's). Its words are folded to lower case, as texts are.
@@ -77,8 +83,15 @@ class WordNGramScorer:
                 f"the language model is one of tokens (such as '{piece}'); give it as one, not as one of words"
             )
         words = _writable_words(self.lm, tokens)
-        beginnings = {word[:end] for word in words for end in range(len(word) + 1)}
-        by_hash = sorted((word_hash(letters), letters) for letters in beginnings)
+        chances = (
+            self.lm.unigrams.double().mul(LN_10 / LOOK_AHEAD_UNIT).round().clamp_min(-1e9).long().tolist()
+        )
+        best: dict[str, int] = {}  # the most probable word that letters begin
+        for word, number in words.items():  # the most probable first
+            for end in range(len(word) + 1):
+                best.setdefault(word[:end], chances[number])
+        ahead = {letters: max(chance - best[""], LEAST_LOOK_AHEAD) for letters, chance in best.items()}
+        by_hash = sorted((word_hash(letters), letters) for letters in ahead)
         node_of = {letters: node for node, (_, letters) in enumerate(by_hash)}
         self.hashes = torch.tensor([number for number, _ in by_hash])  # of the beginnings, ascending
         self.root = node_of[""]
@@ -88,27 +101,33 @@ class WordNGramScorer:
         self.starts_word = torch.tensor([False, *(token.startswith(WORD_START) for token in tokens[1:])])
         self.letters = torch.tensor([word_hash(text) for text in spelled])
         self.shifts = torch.tensor([_signed(pow(BASE, len(text), 2**64)) for text in spelled])
-        # Whether a token makes a word unknown: one that goes on with these letters [nodes + 1, V], one that it begins.
-        self.breaks = torch.ones(len(by_hash) + 1, len(tokens), dtype=torch.bool)
+        self.ahead = torch.tensor(
+            [*(LOOK_AHEAD_UNIT * ahead[letters] for _, letters in by_hash), 0.0]
+        ).double()
+        # What a token charges ahead after these letters [nodes + 1, V]; BREAK: no known word goes on, or begins, so.
+        self.charges = torch.full((len(by_hash) + 1, len(tokens)), BREAK, dtype=torch.int16)
         going_on = {text: v for v, text in enumerate(spelled) if text and not self.starts_word[v]}
         lengths = sorted({len(text) for text in going_on})
-        pairs = [
-            (node_of[letters[:-length]], going_on[letters[-length:]])
-            for letters in beginnings
+        steps = [
+            (
+                node_of[letters[:-length]],
+                going_on[letters[-length:]],
+                ahead[letters] - ahead[letters[:-length]],
+            )
+            for letters in ahead
             for length in lengths
             if length <= len(letters) and letters[-length:] in going_on
         ]
-        nodes, columns = torch.tensor(pairs, dtype=torch.long).view(-1, 2).T
-        self.breaks[nodes, columns] = False
-        self.breaks[:, self.starts_word] = torch.tensor([text not in node_of for text in spelled])[
-            self.starts_word
-        ]
-        self.breaks[-1, ~self.starts_word] = False  # it has been charged
-        self.breaks[:, 0] = False
+        nodes, columns, charges = torch.tensor(steps, dtype=torch.long).view(-1, 3).T
+        self.charges[nodes, columns] = charges.short()
+        begun = torch.tensor([ahead.get(text, BREAK) for text in spelled], dtype=torch.int16)
+        self.charges[:, self.starts_word] = begun[self.starts_word]
+        self.charges[-1, ~self.starts_word] = 0  # the word has been charged
+        self.charges[:, 0] = 0
 
     def to(self, device: torch.device | str) -> WordNGramScorer:
         self.lm.to(device)
-        for name in ("hashes", "word", "starts_word", "letters", "shifts", "breaks"):
+        for name in ("hashes", "word", "starts_word", "letters", "shifts", "ahead", "charges"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -123,9 +142,10 @@ class WordNGramScorer:
     def score(self, state: _Words) -> Tensor:
         """[B, K, V]: a token that begins a word ends the one before it."""
         ends, unknown, unknown_after = state.points.unsqueeze(2).unbind(3)
-        breaks = self.breaks.index_select(0, state.ids[..., 2].flatten()).view(*ends.shape[:2], -1)
+        charges = self.charges.index_select(0, state.ids[..., 2].flatten()).view(*ends.shape[:2], -1)
         when_broken = torch.where(self.starts_word, unknown_after, unknown)
-        return torch.where(self.starts_word, ends, 0.0) + torch.where(breaks, when_broken, 0.0)
+        charged = torch.where(charges == BREAK, when_broken, LOOK_AHEAD_UNIT * charges.double())
+        return torch.where(self.starts_word, ends, 0.0) + charged
 
     def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
         where = parents.unsqueeze(2).expand(-1, -1, 3)
@@ -166,7 +186,9 @@ class WordNGramScorer:
         ends = torch.where(is_word, LN_10 * ends, unknown).masked_fill(~is_open | is_empty, 0.0)
         after = torch.where(is_word, after, after_unknown)
         after = torch.where(is_open & ~is_empty, after, context)
-        points = torch.stack([ends, unknown.masked_fill(~is_open, 0.0), self._unknown(after)[0]], 1)
+        ahead = self.ahead.take(node)
+        unknown = unknown.masked_fill(~is_open, 0.0)
+        points = torch.stack([ends - ahead, unknown - ahead, self._unknown(after)[0]], 1)
         return torch.stack([context, after, node], 1), points
 
 

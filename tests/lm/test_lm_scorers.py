@@ -112,3 +112,21 @@ def test_a_model_that_the_tokens_write_in_one_piece():
         tokens: pytest.approx(math.log(p) + math.log(10) * lm.score(text), abs=1e-5)
         for tokens, p, text in (((), 0.1, ""), ((1,), 0.5, "ab"), ((2,), 0.4, "b"))
     }
+
+
+def test_letters_are_charged_ahead_and_the_words_end_gives_it_back():
+    lm = NGramLM.estimate(["ab ab ab ab ba", "ab aa ab ba", "ba ab"], order=1)
+    scorer = WordNGramScorer(lm, CHARACTERS, unknown_penalty=-3.0)
+    chance = {word: math.log(10) * float(lm.unigrams[lm.ids[word]]) for word in ("ab", "aa", "ba")}
+    state = scorer.start(1)
+    parents, total, points = torch.zeros(1, 1, dtype=torch.long), 0.0, []
+    for token in map(CHARACTERS.index, "aa▁"):
+        points.append(scorer.score(state)[0, 0])
+        total += float(points[-1][token])
+        state = scorer.advance(state, parents, torch.tensor([[token]]))
+    assert float(points[0][3]) == pytest.approx(
+        chance["ba"] - chance["ab"], abs=1e-3
+    )  # "b" begins no better word
+    assert float(points[0][2]) == 0.0  # "a" begins the best one
+    assert float(points[1][2]) == pytest.approx(chance["aa"] - chance["ab"], abs=1e-3)
+    assert total == pytest.approx(chance["aa"], abs=1e-6)
