@@ -16,10 +16,11 @@ from torch import Tensor
 from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
-from src.decoding.scorer import Scorer, touched
+from src.decoding.scorer import Scorer, is_cheap_to_ask, touched
 from src.decoding.settings import (
     NEVER,
     is_count,
+    is_number,
     require,
     require_beam_size,
     require_blank,
@@ -39,6 +40,8 @@ class TransducerBeamSearch:
         max_symbols_per_frame: S.
         blank: the blank's token id.
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each token and at the end.
+        beam_threshold: drop hypotheses whose score is lower than the best one's by more than this (natural log). In
+            most frames of a trained model no hypothesis then grows, and the predictor has nothing to do.
 
     Raises ``UserError`` for a setting that is out of its range.
     """
@@ -49,15 +52,18 @@ class TransducerBeamSearch:
         max_symbols_per_frame: int = 1,
         blank: int = 0,
         scorers: Sequence[tuple[Scorer, float]] = (),
+        beam_threshold: float | None = None,
     ) -> None:
         require_beam_size(beam_size)
+        fits = beam_threshold is None or (is_number(beam_threshold) and beam_threshold >= 0)
+        require(fits, "beam_threshold", beam_threshold, "a number of at least 0")
         require(
             is_count(max_symbols_per_frame, 1), "max_symbols_per_frame", max_symbols_per_frame, "at least 1"
         )
         require_blank(blank)
         require_scorers(scorers)
         self.beam_size, self.max_symbols_per_frame, self.blank = beam_size, max_symbols_per_frame, blank
-        self.scorers = tuple(scorers)
+        self.scorers, self.beam_threshold = tuple(scorers), beam_threshold
 
     @torch.inference_mode()
     def __call__(
@@ -82,18 +88,21 @@ class TransducerBeamSearch:
             for _ in range(self.max_symbols_per_frame):
                 fusion = self._fuse(states, log_probs)
                 prefixes, active, pointers = _grow(
-                    prefixes, active, left, log_probs, fusion, self.blank, no_names_here
+                    prefixes, active, left, log_probs, fusion, self.blank, no_names_here, self.beam_threshold
                 )
                 grew = pointers.tokens >= 0
                 parents, tokens = pointers.followed()
                 rows = log_probs.flatten(1).gather(1, parents * log_probs.size(2) + tokens.clamp_min(0))
                 steps.append((parents, tokens))
                 posteriors.append((rows, t))
+                left = prefixes.total
                 texts.advance(pointers.parents, pointers.tokens)
                 states = [
                     scorer.advance(state, pointers.parents, pointers.tokens)
                     for (scorer, _), state in zip(self.scorers, states, strict=True)
                 ]
+                if is_cheap_to_ask(device) and not grew.any():
+                    break
                 log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
                 left = torch.where(grew, active + log_probs[..., self.blank], prefixes.total)
             prefixes = prefixes._replace(total=left)
@@ -149,6 +158,7 @@ def _grow(
     fusion: Tensor | None,
     blank: int,
     nothing: tuple[Tensor, Tensor],
+    threshold: float | None,
 ) -> tuple[_Prefixes, Tensor, Pointers]:
     """A round: every prefix may grow by a token.
 
@@ -176,13 +186,17 @@ def _grow(
     mass = torch.cat([left, grown[:, :-1]], 1)
     if fusion is None:
         total, best = mass.topk(K, dim=1)
+        rank = total
     else:
         added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
-        best = (mass + added).topk(K, dim=1).indices
+        rank, best = (mass + added).topk(K, dim=1)
         total, fused = mass.gather(1, best), added.gather(1, best)
-    is_new, is_dead = best >= K, total == NEVER
+    if threshold is not None:
+        total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
+    is_dead = total == NEVER
+    is_new = (best >= K) & ~is_dead
     pair = (best - K).clamp_min(0)
-    parents = torch.where(is_new, pair // V, best.clamp_max(K - 1))
+    parents = torch.where(best >= K, pair // V, best)
     tokens = torch.where(is_new, pair % V, -1)
     old_name = name.gather(1, parents)
     parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
@@ -193,7 +207,7 @@ def _grow(
         name=torch.where(is_dead, nothing[0], torch.where(is_new, longer(old_name, tokens), old_name)),
         parent_name=torch.where(is_dead, nothing[1], parent_name),
     )
-    active = torch.where(is_new, total, arriving.gather(1, parents))
+    active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
     return after, active, Pointers(parents, tokens, parent, last, staying_on, left)
 
 
@@ -212,12 +226,13 @@ class _Texts:
         slots = (parents + K * torch.arange(B, device=parents.device)[:, None]).flatten()
         parts = [part.index_select(0, slots) for part in (self.predicted, *self.state)]
         at = touched(tokens)
-        token = tokens.flatten()[at]
-        old = [part.index_select(0, at) for part in parts]
-        predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
-        grows = token[:, None] >= 0
-        for part, before, now in zip(parts, old, (predicted, *state), strict=True):
-            part.index_copy_(0, at, torch.where(grows, now, before))
+        if len(at):
+            token = tokens.flatten()[at]
+            old = [part.index_select(0, at) for part in parts]
+            predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
+            grows = token[:, None] >= 0
+            for part, before, now in zip(parts, old, (predicted, *state), strict=True):
+                part.index_copy_(0, at, torch.where(grows, now, before))
         self.predicted, self.state = parts[0], tuple(parts[1:])
 
     def log_probs(self, frame: Tensor, inside: Tensor, blank: int) -> Tensor:

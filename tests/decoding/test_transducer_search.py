@@ -143,6 +143,19 @@ def test_a_better_beam_finds_no_worse_a_text():
     assert sum(best[0]) < sum(best[1]) <= sum(best[2])
 
 
+def test_a_threshold_drops_what_is_too_far_behind_the_best():
+    model, encoded, lengths = transducer(4), frames(3, 8), torch.tensor([8, 5, 3])
+    every = TransducerBeamSearch(6)(model, encoded, lengths)
+    far, near = (TransducerBeamSearch(6, beam_threshold=x)(model, encoded, lengths) for x in (1000.0, 0.0))
+    assert [[h.tokens for h in found] for found in far] == [[h.tokens for h in found] for found in every]
+    assert [h.score for found in far for h in found] == [h.score for found in every for h in found]
+    assert [len(found) for found in near] == [1, 1, 1]
+    some = TransducerBeamSearch(6, beam_threshold=1.5)(model, encoded, lengths)
+    assert all(1 <= len(found) <= 6 for found in some)
+    # What was dropped early is missing later; what is left was never far behind.
+    assert all(found[0].score - h.score < 8 * 1.5 for found in some for h in found)
+
+
 def test_an_untrained_model_that_only_talks_is_stopped():
     model = transducer(4)
     with torch.no_grad():
@@ -153,11 +166,18 @@ def test_an_untrained_model_that_only_talks_is_stopped():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_symbols_per_frame": 0}, {"max_symbols_per_frame": True}, {"blank": -1}, {"beam_size": 0}],
+    [
+        {"beam_threshold": -1},
+        {"beam_threshold": "a"},
+        {"max_symbols_per_frame": 0},
+        {"max_symbols_per_frame": True},
+        {"blank": -1},
+        {"beam_size": 0},
+    ],
 )
 def test_settings_out_of_range_are_named(settings):
     with pytest.raises(UserError, match=next(iter(settings))):
         TransducerBeamSearch(**settings)
-    if "beam_size" not in settings:
+    if not {"beam_size", "beam_threshold"} & settings.keys():
         with pytest.raises(UserError, match=next(iter(settings))):
             TransducerGreedySearch(**settings)
