@@ -225,6 +225,10 @@ def main() -> None:
     if without is not None:
         print(f"without the language model: WER {100 * without:.2f} %")
     print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
+    for name, tried in (("weight", arguments.weights), ("bonus", arguments.bonuses)):
+        if len(set(tried)) > 1 and best[name] == max(tried):
+            option = {"weight": "--weights", "bonus": "--bonuses"}[name]
+            print(f"note: the best {name} is the largest one tried; a larger one may be better ({option})")
     print(f"wrote {arguments.out}, {table}, {picture}")
 
 

@@ -29,6 +29,9 @@ def tuned(run_folder, corpus, words, tmp_path_factory):
     grid = ["--weights", "0", "0.5", "--bonuses", "0", "20", "--beam-size", "4"]
     done = door("scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid, "--out", out)
     assert "without the language model: WER" in done.stdout and "WER 0.00 %" in done.stdout
+    assert (
+        "the best weight is the largest one tried" in done.stdout
+    )  # of equally good ones, the first: see below
     again = door("scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid, "--out", out)
     assert "acoustic scores from" in again.stdout
     return out
@@ -43,6 +46,12 @@ def test_tuning_writes_a_search_a_table_and_a_picture(tuned, words):
     by_point = {(row["weight"], row["bonus"]): row["wer"] for row in table["rows"]}
     assert by_point[weight, bonus] == table["best"]["wer"] == min(by_point.values()) < by_point[0, 20]
     assert tuned.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_best_point_at_the_edge_of_the_grid_is_said_so(run_folder, corpus, words, tmp_path):
+    grid = ["--weights", "0", "--bonuses", "-20", "0", "--beam-size", "4", "--out", tmp_path / "beam.yaml"]
+    done = door("scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid)
+    assert "note: the best bonus is the largest one tried" in done.stdout and "best weight" not in done.stdout
 
 
 def test_inference_takes_the_tuned_search(tuned, run_folder, corpus, tmp_path):
