@@ -29,9 +29,7 @@ def tuned(run_folder, corpus, words, tmp_path_factory):
     grid = ["--weights", "0", "0.5", "--bonuses", "0", "20", "--beam-size", "4"]
     done = door("scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid, "--out", out)
     assert "without the language model: WER" in done.stdout and "WER 0.00 %" in done.stdout
-    assert (
-        "the best weight is the largest one tried" in done.stdout
-    )  # of equally good ones, the first: see below
+    assert "the largest one tried" not in done.stdout
     again = door("scripts/tune_fusion.py", run_folder, corpus, "--words", words, *grid, "--out", out)
     assert "acoustic scores from" in again.stdout
     return out
