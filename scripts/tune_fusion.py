@@ -143,7 +143,10 @@ def surface(rows: list[dict], best: dict) -> Figure:
     axes.set(xlabel="bonus for each token", ylabel="weight of the language model", title="dev WER (%)")
     for (row, weight), (column, bonus) in product(enumerate(weights), enumerate(bonuses)):
         bold = "bold" if (weight, bonus) == (best["weight"], best["bonus"]) else None
-        axes.text(column, row, f"{values[row][column]:.2f}", ha="center", va="center", weight=bold)
+        # The norm says how dark a cell is: 1 is the darkest.
+        color = "white" if image.norm(values[row][column]) > 0.5 else "black"
+        text = f"{values[row][column]:.2f}"
+        axes.text(column, row, text, ha="center", va="center", weight=bold, color=color)
     figure.colorbar(image, ax=axes)
     return figure
 
