@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from src.model.encoders.attention import RotaryAttention
 from src.model.encoders.convolutions import Conv2d, DepthwiseConv1d
-from src.model.encoders.deepspeech2 import BidirectionalLayer
+from src.model.encoders.recurrent import BidirectionalLayer
 
 
 def assert_same(

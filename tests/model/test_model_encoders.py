@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from src.model.dropout import Dropout
-from src.model.encoders import ConformerEncoder, DeepSpeech2Encoder, MLPEncoder
+from src.model.encoders import ConformerEncoder, DeepSpeech2Encoder, MLPEncoder, PyramidalEncoder
 from src.model.encoders.attention import RelativeAttention, RotaryAttention
 from src.model.normalization import MaskedBatchNorm
 
@@ -21,6 +21,7 @@ ENCODERS = {
         20, hidden_dim=8, num_layers=2, channels=4, cell="lstm", norm="batch", time_stride=2
     ),
     "mlp": lambda: MLPEncoder(20, dim=16),
+    "pyramidal": lambda: PyramidalEncoder(20, hidden_dim=8, num_layers=2),
 }
 
 
