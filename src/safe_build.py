@@ -16,7 +16,14 @@ from typing import Any
 from src.utils.errors import UserError
 
 # Not src.text_encoder, and src.lm for one's own files only: their classes open the file that they are told to.
-ROOMS = ("src.model", "src.model.encoders", "src.transforms", "src.decoding", "src.lm.neural")
+ROOMS = (
+    "src.model",
+    "src.model.encoders",
+    "src.model.spellers",
+    "src.transforms",
+    "src.decoding",
+    "src.lm.neural",
+)
 OWN_ROOMS = (*ROOMS, "src.lm", "src.decoding.pyctcdecode_adapter")
 MAX_DEPTH = 20  # far below Python's recursion limit, far above any model
 

@@ -34,7 +34,9 @@ TINY_TEXT = [
 OF_LANGUAGE_MODELS = {"lm", "lstm_lm", "next_token", "none", "texts"}  # and of no recogniser
 
 TRANSDUCER = ["model=conformer_rnnt_xs", "objective=transducer", "decoders=transducer"]
-FAMILIES = {"rnnt": TRANSDUCER, "transducer": TRANSDUCER}  # what a part of it cannot do without
+LAS = ["model=conformer_las_xs", "objective=attention", "decoders=attention"]
+# What a part of a family cannot do without, by a word of its name.
+FAMILIES = {"rnnt": TRANSDUCER, "transducer": TRANSDUCER, "attention": LAS, "las": LAS}
 
 
 def family_of(name: str) -> list[str]:
@@ -53,6 +55,8 @@ def needed(name: str, bpe_file: Path) -> list[str]:
     """Values for what a config leaves open; the checkpoint to fine-tune has all its layers."""
     if name == "finetune":
         return ["model.encoder.num_layers=8"]
+    if name == "las":  # the paper's, without CTC
+        return ["objective.ctc_weight=0", "decoders.beam.ctc_weight=0"]
     return [f"text_encoder.model_file={bpe_file}"] if "bpe" in name else []
 
 

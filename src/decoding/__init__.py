@@ -1,3 +1,5 @@
+from src.decoding.attention_beam import AttentionBeamSearch
+from src.decoding.attention_greedy import AttentionGreedySearch
 from src.decoding.ctc_beam import CTCBeamSearch
 from src.decoding.ctc_greedy import CTCGreedySearch
 from src.decoding.hotwords import Hotwords
@@ -8,6 +10,8 @@ from src.decoding.transducer_beam import TransducerBeamSearch
 from src.decoding.transducer_greedy import TransducerGreedySearch
 
 __all__ = [
+    "AttentionBeamSearch",
+    "AttentionGreedySearch",
     "CTCBeamSearch",
     "CTCGreedySearch",
     "Hotwords",

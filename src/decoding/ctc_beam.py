@@ -190,7 +190,7 @@ class Beam:
         parents, tokens = pointers.followed()
         posteriors = frames.log_probs.transpose(0, 1).gather(2, tokens.clamp_min(0))
         times = (frames.times + self.num_frames[:, None]).T
-        self.history.add(parents, tokens, posteriors, times)
+        self.history.add(parents, tokens, posteriors, times.unsqueeze(2))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

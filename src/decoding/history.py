@@ -43,7 +43,7 @@ class History:
         >>> import torch
         >>> history = History(batch_size=1, beam_size=2)
         >>> parents, tokens = torch.tensor([[[0, 0]], [[0, 0]]]), torch.tensor([[[5, 6]], [[7, -1]]])
-        >>> history.add(parents, tokens, torch.zeros(2, 1, 2), torch.tensor([[0], [1]]))
+        >>> history.add(parents, tokens, torch.zeros(2, 1, 2), torch.tensor([[[0]], [[1]]]))
         >>> score = torch.tensor([[-1.0, -2.0]])
         >>> [(h.tokens, h.token_times) for h in history.hypotheses(score, score, has_scorers=False)[0]]
         [([5, 7], [0, 1]), ([5], [0])]
@@ -54,7 +54,7 @@ class History:
         self.pieces: list[tuple[Tensor, ...]] = []
 
     def add(self, parents: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
-        """Some steps: parents, tokens (-1: none) and their log posteriors [T, B, K], and their frames [T, B]."""
+        """Some steps: parents, tokens (-1: none), their log posteriors [T, B, K], and their frames [T, B, K or 1]."""
         self.pieces.append((parents.short(), tokens.int(), log_probs.float(), times.int()))
 
     def hypotheses(self, score: Tensor, acoustic: Tensor, has_scorers: bool) -> list[list[Hypothesis]]:
@@ -73,7 +73,8 @@ class History:
                 (hits,) = np.nonzero(token >= 0)
                 if len(hits):
                     at = slots[hits]
-                    emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], times[t][hits // K]))
+                    time = np.broadcast_to(times[t], (B, K)).reshape(-1)[at]
+                    emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], time))
                 slots = first + parents[t].reshape(-1)[slots]
         # Backwards in time as they were found; a stable sort by hypothesis keeps each one's in order.
         owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))

@@ -102,7 +102,7 @@ class TransducerBeamSearch:
         if steps:
             parents, tokens = (torch.stack(part) for part in zip(*steps, strict=True))
             rows, times = zip(*posteriors, strict=True)
-            times = torch.tensor(times, device=device)[:, None].expand(-1, B)
+            times = torch.tensor(times, device=device)[:, None, None].expand(-1, B, 1)
             history.add(parents, tokens, torch.stack(rows), times)
         score = prefixes.total + prefixes.fused + self.fusion.finish(states)
         return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))

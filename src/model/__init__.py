@@ -1,6 +1,7 @@
 from src.model.ctc import CTCModel
+from src.model.las import LASModel
 from src.model.predictors import LSTMPredictor, StatelessPredictor
 from src.model.speech_model import SpeechModel
 from src.model.transducer import TransducerModel
 
-__all__ = ["CTCModel", "LSTMPredictor", "SpeechModel", "StatelessPredictor", "TransducerModel"]
+__all__ = ["CTCModel", "LASModel", "LSTMPredictor", "SpeechModel", "StatelessPredictor", "TransducerModel"]

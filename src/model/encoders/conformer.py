@@ -18,23 +18,9 @@ from src.model.dropout import Dropout
 from src.model.encoders.attention import ATTENTIONS
 from src.model.encoders.convolutions import DepthwiseConv1d
 from src.model.encoders.subsampling import Conv2dSubsampling
+from src.model.feed_forward import FeedForward
 from src.model.normalization import build_norm, running_statistics_kept
 from src.utils.masks import valid_positions
-
-
-class FeedForward(nn.Module):
-    """LayerNorm, Linear x4, Swish, dropout, Linear, dropout (paper, fig. 4)."""
-
-    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, hidden_dim)
-        self.contract = nn.Linear(hidden_dim, dim)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, D]."""
-        return self.dropout(self.contract(self.dropout(F.silu(self.expand(self.norm(x))))))
 
 
 class ConvolutionModule(nn.Module):

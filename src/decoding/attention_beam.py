@@ -1,0 +1,222 @@
+"""Beam search for attention models on [batch, beam] tensors, token by token, with what CTC and scorers say beside it.
+
+A beam has two halves of K slots each: texts that are being written, and the best ones that have ended. A step asks for
+the next token of the first; their ends compete with the texts of the second half, their other tokens with each other.
+So a text that ends takes no other one's place, and one history of back-pointers holds both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.decoding.attention_greedy import AttentionModel, require_tokens_per_frame, token_limits
+from src.decoding.ctc_prefix_scorer import CTCPrefixScorer
+from src.decoding.fusion import Fusion
+from src.decoding.history import History
+from src.decoding.hypothesis import Hypothesis
+from src.decoding.scorer import Scorer
+from src.decoding.settings import NEVER, is_number, require, require_beam_size
+from src.utils.errors import UserError
+
+COVERED = 0.5  # attention that a frame must have got in all
+
+
+class AttentionBeamSearch:
+    """Beam search, batched over utterances and hypotheses; the texts' states are cached.
+
+    Where it prunes nothing (no ``beam_threshold``, a beam as large as the number of texts) it is exact: the best text
+    of at most ``max_tokens_per_frame`` tokens a frame.
+
+    Args:
+        beam_size: texts kept per utterance, K; also the length of the n-best list.
+        ctc_weight: w; the acoustic score is (1 - w) log P(attention) + w log P(CTC), the model's CTC layer needed.
+        scorers: pairs (``Scorer``, weight) added for each token and at the end.
+        max_tokens_per_frame: a text ends at the latest after so many tokens for each encoder frame.
+        beam_threshold: drop texts that are worse than the best one, ended or not, by more than this (natural log). An
+            utterance is done when none is left that is being written; with None only at the greatest length.
+        length_normalization: a; texts that have ended are compared by score / (tokens + 1) ** a.
+        coverage_weight: added for each frame that got more than half a token's attention in all, against texts that
+            skip a part or loop (Chorowski and Jaitly, arXiv 1612.02695, eq. 10).
+        end_threshold: g; a text may end only where log P(end) > g log P(best other token), against ends that come too
+            early (Hannun et al., arXiv 1904.02619, sec. 3.3).
+
+    Raises ``UserError`` for a setting that is out of its range, or CTC of a model that has no such layer.
+    """
+
+    def __init__(
+        self,
+        beam_size: int = 8,
+        ctc_weight: float = 0.0,
+        scorers: Sequence[tuple[Scorer, float]] = (),
+        max_tokens_per_frame: float = 1.0,
+        beam_threshold: float | None = None,
+        length_normalization: float = 0.0,
+        coverage_weight: float = 0.0,
+        end_threshold: float | None = None,
+    ) -> None:
+        require_beam_size(beam_size)
+        fits = is_number(ctc_weight) and 0 <= ctc_weight < 1
+        require(fits, "ctc_weight", ctc_weight, "a number from 0 up to (not including) 1")
+        require_tokens_per_frame(max_tokens_per_frame)
+        for name, value in (("beam_threshold", beam_threshold), ("end_threshold", end_threshold)):
+            require(value is None or (is_number(value) and value >= 0), name, value, "a number of at least 0")
+        fits = is_number(length_normalization) and 0 <= length_normalization <= 2
+        require(fits, "length_normalization", length_normalization, "a number from 0 to 2")
+        require(is_number(coverage_weight), "coverage_weight", coverage_weight, "a finite number")
+        self.beam_size, self.ctc_weight, self.fusion = beam_size, ctc_weight, Fusion(scorers)
+        self.max_tokens_per_frame, self.beam_threshold = max_tokens_per_frame, beam_threshold
+        self.length_normalization, self.coverage_weight = length_normalization, coverage_weight
+        self.end_threshold = end_threshold
+
+    @torch.inference_mode()
+    def __call__(
+        self, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
+    ) -> list[list[Hypothesis]]:
+        """encoded [B, T, D], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
+        B, K, device = len(encoded), self.beam_size, encoded.device
+        limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
+        open_texts = _OpenTexts(self, model, encoded, encoded_lengths)
+        written = ended = _Scores(*(torch.full((B, K), NEVER, dtype=torch.float64, device=device),) * 3)
+        written = _Scores(*(part.clone().index_fill_(1, open_texts.first, 0.0) for part in written))
+        steps = []
+        for u in range(int(limits.max()) + 1 if B else 0):
+            may_grow, length = u < limits, (u + 1) ** self.length_normalization
+            seen = open_texts.look()
+            can_end = self._may_end(seen.log_probs) | ~may_grow
+            acoustic = written.acoustic + seen.acoustic[..., 0].masked_fill(~can_end, NEVER)
+            added = written.added + seen.at_end
+            ends = _Scores(acoustic, added, (acoustic + added) / length)
+            ended, ended_parents = ends.and_also(ended).best(K)
+
+            V = seen.acoustic.size(2)
+            acoustic = written.acoustic.unsqueeze(2) + seen.acoustic
+            acoustic[..., 0] = NEVER
+            acoustic = acoustic.masked_fill(~may_grow.unsqueeze(2), NEVER).flatten(1)
+            added = (written.added.unsqueeze(2) + seen.added).expand(-1, -1, V).flatten(1)
+            written, pair = _Scores(acoustic, added, (acoustic + added) / length).best(K)
+            written = self._pruned(written, torch.maximum(written.score, ended.score)[:, :1])
+            parents, tokens = pair // V, torch.where(written.score > NEVER, pair % V, -1)
+
+            rows = seen.log_probs.flatten(1).gather(1, pair)
+            step = parents, tokens, rows, seen.times.gather(1, parents)
+            nothing = (
+                ended_parents,
+                torch.full_like(tokens, -1),
+                torch.zeros_like(rows),
+                torch.zeros_like(tokens),
+            )
+            steps.append([torch.cat(halves, 1) for halves in zip(step, nothing, strict=True)])
+            if not (tokens >= 0).any():
+                break
+            open_texts.advance(parents, tokens)
+        return self._read(steps, written, ended)
+
+    def _may_end(self, log_probs: Tensor) -> Tensor:
+        """log_probs [B, K, V] -> whether the end is probable enough, [B, K]."""
+        if self.end_threshold is None or log_probs.size(2) == 1:
+            return torch.ones_like(log_probs[..., 0], dtype=torch.bool)
+        return log_probs[..., 0] > self.end_threshold * log_probs[..., 1:].amax(-1)
+
+    def _pruned(self, texts: _Scores, best: Tensor) -> _Scores:
+        """Without those that are too far below the best score [B, 1]."""
+        if self.beam_threshold is None:
+            return texts
+        dropped = texts.score < best - self.beam_threshold
+        return _Scores(*(part.masked_fill(dropped, NEVER) for part in texts))
+
+    def _read(self, steps: list[list[Tensor]], written: _Scores, ended: _Scores) -> list[list[Hypothesis]]:
+        """The hypotheses of texts that have ended."""
+        history = History(len(ended.score), 2 * self.beam_size)
+        if steps:
+            history.add(*(torch.stack(part) for part in zip(*steps, strict=True)))
+        nothing = torch.full_like(written.score, NEVER)
+        more = bool(self.fusion.scorers or self.coverage_weight or self.length_normalization)
+        found = history.hypotheses(
+            torch.cat([nothing, ended.score], 1), torch.cat([nothing, ended.acoustic], 1), has_scorers=more
+        )
+        for hypothesis in (hypothesis for hypotheses in found for hypothesis in hypotheses):
+            hypothesis.token_times = [*accumulate(hypothesis.token_times, max)]
+        return found
+
+
+class _Scores(NamedTuple):
+    """Of texts or candidates [B, N]."""
+
+    acoustic: Tensor
+    added: Tensor  # by scorers and coverage
+    score: Tensor  # by which they are compared: the sum, normalised by the length
+
+    def and_also(self, others: _Scores) -> _Scores:
+        return _Scores(*(torch.cat(pair, 1) for pair in zip(self, others, strict=True)))
+
+    def best(self, count: int) -> tuple[_Scores, Tensor]:
+        """The best ones, best first, and their places [B, count]."""
+        places = self.score.topk(count, 1).indices
+        return _Scores(*(part.gather(1, places) for part in self)), places
+
+
+class _Seen(NamedTuple):
+    """What is known of the next token of texts that are being written."""
+
+    log_probs: Tensor  # [B, K, V] by attention alone; token 0 is the end
+    acoustic: Tensor  # [B, K, V] float64, with CTC
+    added: Tensor  # [B, K, V or 1] by scorers and coverage
+    at_end: Tensor  # [B, K] by these for the end
+    times: Tensor  # [B, K] the frame that was looked at most
+
+
+class _OpenTexts:
+    """What model, CTC and scorers remember of the texts that are being written, K of each utterance."""
+
+    def __init__(
+        self, search: AttentionBeamSearch, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
+    ) -> None:
+        (B, T, _), K, device = encoded.shape, search.beam_size, encoded.device
+        self.model, self.search = model, search
+        self.memory = model.remember(encoded, encoded_lengths)
+        self.state = model.speller.begin(self.memory, K)
+        self.tokens = torch.zeros(B, K, dtype=torch.long, device=device)
+        self.first_rows = K * torch.arange(B, device=device)[:, None]
+        self.first = self.tokens.new_zeros(1)  # the slot of the empty text
+        self.covered = torch.zeros(B, K, T, device=device)
+        self.beside = Fusion([])
+        if search.ctc_weight:
+            log_probs = model.ctc_log_probs(encoded)
+            if log_probs is None:
+                raise UserError(
+                    f"ctc_weight={search.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
+                )
+            self.beside = Fusion([(CTCPrefixScorer(log_probs, encoded_lengths), search.ctc_weight)])
+        self.ctc_states = self.beside.start(B, K, device)
+        self.states = search.fusion.start(B, K, device)
+
+    def look(self) -> _Seen:
+        """Asks for the next tokens; once a step."""
+        search = self.search
+        log_probs, weights, self.state = self.model.step(self.tokens, self.state, self.memory)
+        V = log_probs.size(2)
+        acoustic = (1 - search.ctc_weight) * log_probs.double()
+        if search.ctc_weight:
+            acoustic = acoustic + self.beside.points(self.ctc_states, V)
+        covered = self.covered + weights
+        newly = (covered > COVERED).sum(-1) - (self.covered > COVERED).sum(-1)
+        self.covered = covered
+        coverage = search.coverage_weight * newly.double()
+        points = search.fusion.points(self.states, V)
+        added = coverage.unsqueeze(2) if points is None else points + coverage.unsqueeze(2)
+        at_end = coverage + search.fusion.finish(self.states)
+        return _Seen(log_probs, acoustic, added, at_end, weights.argmax(-1))
+
+    def advance(self, parents: Tensor, tokens: Tensor) -> None:
+        """Text k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: it was dropped); [B, K] each."""
+        rows = (self.first_rows + parents).flatten()
+        self.state = tuple(part.index_select(0, rows) for part in self.state)
+        self.covered = self.covered.flatten(0, 1).index_select(0, rows).view_as(self.covered)
+        self.tokens = tokens.clamp_min(0)
+        self.ctc_states = self.beside.advance(self.ctc_states, parents, tokens)
+        self.states = self.search.fusion.advance(self.states, parents, tokens)

@@ -1,0 +1,85 @@
+"""Greedy search for attention models: the most probable token, again and again, until the end is."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from src.decoding.hypothesis import Hypothesis
+from src.decoding.settings import is_number, require
+
+
+class AttentionModel(Protocol):
+    """What the searches ask of a model; a state is a tuple of tensors [B * K, ...], a memory whatever it likes."""
+
+    speller: Any  # begin(memory, beam_size) -> the state before any token
+
+    def remember(self, encoded: Tensor, encoded_lengths: Tensor) -> Any:
+        """encoded [B, T, D], encoded_lengths [B] -> the memory that ``step`` looks at."""
+
+    def step(self, tokens: Tensor, state: tuple[Tensor, ...], memory: Any) -> tuple[Tensor, Tensor, tuple]:
+        """tokens [B, K] (first 0) -> log_probs [B, K, V] (0: the end), weights [B, K, T], the states after them."""
+
+    def ctc_log_probs(self, encoded: Tensor) -> Tensor | None:
+        """log_probs [B, T, V] of a CTC layer, if there is one."""
+
+
+def token_limits(encoded_lengths: Tensor, max_tokens_per_frame: float) -> Tensor:
+    """How many tokens a text may have [B]: an untrained model would go on for ever."""
+    return (encoded_lengths * max_tokens_per_frame).ceil().long()
+
+
+def require_tokens_per_frame(value: Any) -> None:
+    require(
+        is_number(value) and 0 < value <= 100, "max_tokens_per_frame", value, "a number above 0, up to 100"
+    )
+
+
+class AttentionGreedySearch:
+    """At each step the best token, until that is the end. A token's time is the frame that it looked at most, but not
+    before the last one's.
+
+    Args:
+        max_tokens_per_frame: a text ends at the latest after so many tokens for each encoder frame.
+
+    Raises ``UserError`` for a setting that is out of its range.
+    """
+
+    def __init__(self, max_tokens_per_frame: float = 1.0) -> None:
+        require_tokens_per_frame(max_tokens_per_frame)
+        self.max_tokens_per_frame = max_tokens_per_frame
+
+    @torch.inference_mode()
+    def __call__(
+        self, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
+    ) -> list[list[Hypothesis]]:
+        """encoded [B, T, D], encoded_lengths [B] -> per utterance a list of one hypothesis."""
+        memory = model.remember(encoded, encoded_lengths)
+        state = model.speller.begin(memory, 1)
+        limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
+        tokens = torch.zeros_like(limits)
+        writes, steps = torch.ones_like(tokens, dtype=torch.bool), []
+        for u in range(int(limits.max()) + 1 if len(limits) else 0):
+            log_probs, weights, state = model.step(tokens, state, memory)
+            values, tokens = log_probs.max(-1)
+            ends = tokens == 0
+            # At the limit a text is cut; what was not chosen has no part in the score.
+            scored, writes = writes & (ends | (u < limits)), writes & ~ends & (u < limits)
+            steps.append((values.double() * scored, torch.where(writes, tokens, -1), weights.argmax(-1)))
+            if not writes.any():
+                break
+        if not steps:
+            return []
+        values, tokens, times = (torch.cat(part, 1).tolist() for part in zip(*steps, strict=True))
+        return [[_hypothesis(*row)] for row in zip(values, tokens, times, strict=True)]
+
+
+def _hypothesis(values: list[float], tokens: list[int], times: list[int]) -> Hypothesis:
+    """Of the choices of an utterance: their log probabilities, tokens (-1: none), and frames."""
+    score, count = sum(values), sum(token >= 0 for token in tokens)
+    return Hypothesis(
+        tokens[:count], score, {"acoustic": score}, [*accumulate(times[:count], max)], values[:count]
+    )

@@ -1,0 +1,79 @@
+"""The objective of attention models: cross-entropy of every next token, smoothed, with CTC on the encoder beside it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.loss.ctc import CTCObjective
+from src.utils.errors import UserError
+from src.utils.masks import valid_positions
+
+
+class AttentionObjective(nn.Module):
+    """(1 - w) times minus log P of the tokens and of the end, token 0, plus w times CTC (arXiv 1609.06773, eq. 8).
+
+    Returns sums and the number of tokens and ends as their normaliser. A clip without a frame heard nothing: its loss
+    counts as zero, and it is marked. What evaluation reports is not smoothed.
+
+    Args:
+        ctc_weight: w, of CTC on the encoder (``ctc: true`` in the model); 0: none.
+        label_smoothing: share of each target that is spread over all tokens alike (arXiv 1512.00567, sec. 7).
+
+    Raises ``UserError`` for numbers outside [0, 1), or a weight above 0 with a model that has no CTC layer.
+
+    Example:
+        >>> objective = AttentionObjective(ctc_weight=0).eval()
+        >>> log_probs = torch.full((1, 3, 4), 0.25).log()
+        >>> losses = objective(log_probs, torch.tensor([9]), torch.tensor([[2, 3]]), torch.tensor([2]))
+        >>> round(float(losses["loss_sum"] / losses["normalizer"]), 4)  # log 4, for two tokens and the end
+        1.3863
+    """
+
+    def __init__(self, ctc_weight: float = 0.3, label_smoothing: float = 0.1) -> None:
+        super().__init__()
+        for name, value in (("ctc_weight", ctc_weight), ("label_smoothing", label_smoothing)):
+            if not 0 <= value < 1:
+                raise UserError(f"AttentionObjective: {name}={value} must be at least 0 and below 1")
+        self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
+        self.ctc = CTCObjective()
+
+    def forward(
+        self,
+        next_log_probs: Tensor,
+        encoded_lengths: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        log_probs: Tensor | None = None,
+        log_prob_lengths: Tensor | None = None,
+        **batch,
+    ) -> dict:
+        """next_log_probs [B, U + 1, V], encoded_lengths [B], tokens [B, U], token_lengths [B]; for CTC log_probs
+        [B, T, V], log_prob_lengths [B].
+
+        Returns ``loss_sum``, ``normalizer``, ``parts`` and ``too_short`` as ``CTCObjective`` does.
+        """
+        U = tokens.size(1)
+        too_short = encoded_lengths == 0
+        targets = F.pad(tokens.masked_fill(~valid_positions(token_lengths, U), 0), (0, 1))
+        scored = valid_positions(token_lengths + 1, U + 1) & ~too_short[:, None]
+        losses = F.nll_loss(next_log_probs.transpose(1, 2), targets, reduction="none")
+        if self.training:
+            losses = torch.lerp(losses, -next_log_probs.mean(-1), self.label_smoothing)
+        attention = (1 - self.ctc_weight) * torch.where(scored, losses, 0.0).sum()
+        parts, loss_sum = {"attention": attention.detach()}, attention
+        if self.ctc_weight:
+            if log_probs is None:
+                raise UserError(
+                    f"AttentionObjective: ctc_weight={self.ctc_weight} needs a CTC layer; set model.ctc=true"
+                )
+            ctc = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
+            parts["ctc"] = self.ctc_weight * ctc["parts"]["ctc"]
+            loss_sum = loss_sum + self.ctc_weight * ctc["loss_sum"]
+        return {
+            "loss_sum": loss_sum,
+            "normalizer": ((token_lengths + 1) * ~too_short).sum(),
+            "parts": parts,
+            "too_short": too_short,
+        }
