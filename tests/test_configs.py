@@ -57,7 +57,8 @@ def needed(name: str, bpe_file: Path) -> list[str]:
         return ["model.encoder.num_layers=8"]
     if name == "las":  # the paper's, without CTC
         return ["objective.ctc_weight=0", "decoders.beam.ctc_weight=0"]
-    return [f"text_encoder.model_file={bpe_file}"] if "bpe" in name else []
+    needs_pieces = "bpe" in name or name.startswith("librispeech100")
+    return [f"text_encoder.model_file={bpe_file}"] if needs_pieces else []
 
 
 def targets(node):

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from src.utils.errors import UserError
+from src.utils.plots import Looks, spectrogram_figure
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Sample:
     """One transcribed utterance to look at.
 
     ``wer`` and ``cer`` are fractions of the reference length (0.5 is 50 %); ``audio`` is [N] float32 at 16
-    kHz; ``spectrogram`` is [T, F], one row per frame.
+    kHz; ``spectrogram`` is [T, F], one row per frame; ``looks`` is for families that look at frames for each token.
     """
 
     utterance_id: str
@@ -34,6 +35,13 @@ class Sample:
     cer: float
     audio: np.ndarray | None = None
     spectrogram: np.ndarray | None = None
+    looks: Looks | None = None
+
+    def picture(self) -> Figure | None:
+        """The spectrogram, and where the model looked, if there are such."""
+        if self.spectrogram is None:
+            return None
+        return spectrogram_figure(self.spectrogram, self.utterance_id, looks=self.looks)
 
     def __str__(self) -> str:
         return (

@@ -26,7 +26,6 @@ from src.logger.page import render
 from src.logger.step_log import StepLog
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.plots import spectrogram_figure
 
 
 class LocalWriter(Writer):
@@ -81,8 +80,7 @@ class LocalWriter(Writer):
             }
             if row.audio is not None:
                 entry["audio"] = self._store(encode_audio(row.audio), "flac")
-            if row.spectrogram is not None:
-                picture = spectrogram_figure(row.spectrogram, row.utterance_id)
+            if (picture := row.picture()) is not None:
                 entry["image"] = self._store(encode_png(picture), "png")
             entries.append(entry)
         board.add_text(f"samples/{split}", "\n\n".join(map(str, rows)), step)

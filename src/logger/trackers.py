@@ -17,7 +17,6 @@ from src.logger.base import Sample, Writer
 from src.logger.media import encode_audio, encode_png, figure_pixels
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.plots import spectrogram_figure
 
 
 def _known_id(file: Path, resumed_step: int | None) -> str | None:
@@ -71,9 +70,8 @@ class WandbWriter(Writer):
             audio = (
                 None if row.audio is None else wandb.Audio(np.clip(row.audio, -1, 1), sample_rate=SAMPLE_RATE)
             )
-            picture = None
-            if row.spectrogram is not None:
-                picture = wandb.Image(figure_pixels(spectrogram_figure(row.spectrogram, row.utterance_id)))
+            picture = row.picture()
+            picture = None if picture is None else wandb.Image(figure_pixels(picture))
             table.add_data(row.utterance_id, row.target, row.prediction, row.cer, row.wer, audio, picture)
         self._run.log({"step": step, f"samples/{split}": table})
 
@@ -160,8 +158,7 @@ class CometWriter(Writer):
             self._experiment.log_text(str(row), step=step, metadata={"split": split, "id": row.utterance_id})
             if row.audio is not None:
                 self.audio(step, f"{split}/{row.utterance_id}", row.audio)
-            if row.spectrogram is not None:
-                picture = spectrogram_figure(row.spectrogram, row.utterance_id)
+            if (picture := row.picture()) is not None:
                 self.figure(step, f"{split}/{row.utterance_id}", picture)
 
     def figure(self, step: int, name: str, figure: Figure) -> None:

@@ -69,9 +69,9 @@ class LASModel(SpeechModel):
         return logits.float().log_softmax(-1), weights, state
 
     @torch.inference_mode()
-    def attention(self, encoded: Tensor, encoded_lengths: Tensor, tokens: Tensor) -> Tensor:
-        """Where it looks for each token of a text [B, U] and for the end: [B, U + 1, T'], each row sums to 1."""
-        memory = self.remember(encoded, encoded_lengths)
+    def attention(self, features: Tensor, feature_lengths: Tensor, tokens: Tensor) -> Tensor:
+        """Where it looks for each token of texts [B, U] and for their ends: [B, U + 1, T'], each row sums to 1."""
+        memory = self.remember(*self.encode(features, feature_lengths))
         state, rows = self.speller.begin(memory, 1), []
         for token in F.pad(tokens, (1, 0)).split(1, dim=1):
             _, weights, state = self.step(token, state, memory)

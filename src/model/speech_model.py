@@ -37,6 +37,10 @@ class SpeechModel(nn.Module, ABC):
             features = F.pad(features, (0, 0, 0, 1))
         return self.encoder(features, feature_lengths)
 
+    def attention(self, features: Tensor, feature_lengths: Tensor, tokens: Tensor) -> Tensor | None:
+        """Where it looks for each token of texts [B, U] and for their ends, [B, U + 1, T'], in families that do so."""
+        return None
+
     @abstractmethod
     def forward(self, features: Tensor, feature_lengths: Tensor, **batch) -> dict[str, Tensor]:
         """What the family's objective and searches read, by the names of ``docs/contracts.md``."""

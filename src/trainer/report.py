@@ -20,7 +20,7 @@ from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
 from src.trainer.optimization import StepReport
 from src.utils.devices import ThreadTime
-from src.utils.plots import spectrogram_figure
+from src.utils.plots import Looks, spectrogram_figure
 from src.utils.seeding import addressed_rng
 
 WATCHED_S, CROWDED = 20.0, 0.6  # seconds of computing, and the share of the threads' time they got
@@ -32,13 +32,13 @@ class Reporter:
     def __init__(
         self,
         writers: Writers,
-        frontend: nn.Module | None,
+        model: nn.Module,
         dev_loader: Any | None,
         num_samples: int,
         seed: int,
     ) -> None:
         self.writers = writers
-        self.frontend = frontend
+        self.model = model
         self.dev_loader = dev_loader
         self.num_samples = num_samples
         self.seed = seed
@@ -200,11 +200,28 @@ class Reporter:
     @torch.inference_mode()
     def _features(self, audio: np.ndarray) -> np.ndarray:
         """[N] -> [T, F], as the model hears it."""
-        device = next(self.frontend.buffers()).device
-        features, _ = self.frontend(
+        device = self.model.device
+        features, _ = self.model.frontend(
             torch.from_numpy(audio)[None].to(device), torch.tensor([len(audio)], device=device)
         )
         return features[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def _looks(self, features: np.ndarray, text: str) -> Looks | None:
+        """[T, F] -> where the model looked while it wrote the text, in families that do so."""
+        text_encoder, device = self.dev_loader.dataset.text_encoder, self.model.device
+        tokens = text_encoder.encode(text)
+        was_training = self.model.training
+        self.model.eval()
+        weights = self.model.attention(
+            torch.from_numpy(features)[None].to(device),
+            torch.tensor([len(features)], device=device),
+            torch.tensor([tokens], dtype=torch.long, device=device),
+        )
+        self.model.train(was_training)
+        if weights is None:
+            return None
+        return Looks(weights[0].cpu().numpy(), [*(text_encoder.tokens[token] for token in tokens), "end"])
 
     def _show(self, **values: str) -> None:
         self.shown.update(values)
@@ -226,8 +243,11 @@ class Reporter:
                 continue
             audio = item["audio"].numpy()
             spectrogram = self._features(audio)
+            looks = self._looks(spectrogram, prediction)
             samples.append(
-                Sample(utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram)
+                Sample(
+                    utterance_id, target, prediction, rates["wer"], rates["cer"], audio, spectrogram, looks
+                )
             )
         return samples
 

@@ -115,8 +115,7 @@ class Trainer:
             raise UserError(
                 f"trainer.patience={options.patience} needs a dev set; set datasets.dev, or patience=null"
             )
-        frontend = getattr(step.model, "frontend", None)
-        self.reporter = Reporter(writers, frontend, dev_loader, options.num_samples, seed)
+        self.reporter = Reporter(writers, step.model, dev_loader, options.num_samples, seed)
         if not self.processes.is_first:
             self.reporter = SilentReporter()
 
@@ -277,7 +276,8 @@ class Trainer:
             self.best = score if is_best else self.best
             self._rank(score)
             self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
-            self.reporter.note_evaluation(self.steps, evaluation, next(iter(first), None))
+            with self._shared_weights():
+                self.reporter.note_evaluation(self.steps, evaluation, next(iter(first), None))
         self._save(is_best)
 
     def _final_evaluation(self) -> None:

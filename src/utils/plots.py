@@ -28,15 +28,30 @@ class Clip:
     features: np.ndarray
 
 
-def spectrogram_figure(features: np.ndarray, title: str = "", hop_ms: float = 10) -> Figure:
-    """A spectrogram [T, F] as a picture, low bins at the bottom."""
-    figure = Figure(figsize=(8, 2.8), layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
+@dataclass(frozen=True)
+class Looks:
+    """Where a model looked for each token: weights [U, T'] from the first to the last of a clip's frames."""
+
+    weights: np.ndarray
+    tokens: Sequence[str]
+
+
+def spectrogram_figure(
+    features: np.ndarray, title: str = "", hop_ms: float = 10, looks: Looks | None = None
+) -> Figure:
+    """A spectrogram [T, F] as a picture, low bins at the bottom; below it, token by token, where a model looked."""
+    rows = 1 if looks is None else 2
+    below = 0 if looks is None else min(6.0, 1 + 0.12 * len(looks.tokens))
+    figure = Figure(figsize=(8, 2.8 + below), layout="constrained", facecolor="white")
+    heights = (2.8, below)[:rows]
+    axes, *others = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     image = _spectrogram(axes, features, hop_ms, *_colour_range([features]))
-    axes.set_xlabel("time (s)")
     axes.set_ylabel("mel bin")
     axes.set_title(title, fontsize=11, color=INK, loc="left")
     _colour_bar(figure, image, axes)
+    for axis in others:
+        _looks(axis, looks, len(features) * hop_ms / 1000)
+    figure.axes[rows - 1].set_xlabel("time (s)")
     return figure
 
 
@@ -109,6 +124,22 @@ def _spectrogram(axes: Axes, features: np.ndarray, hop_ms: float, low: float, hi
     axes.set_facecolor("#f4f4f8")  # where a shorter clip has ended
     _quiet_frame(axes)
     return image
+
+
+def _looks(axes: Axes, looks: Looks, duration_s: float) -> None:
+    U = len(looks.tokens)
+    axes.imshow(
+        looks.weights,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="Purples",
+        vmin=0,
+        vmax=1,
+        extent=(0, max(duration_s, 0.01), U, 0),
+    )
+    axes.set_yticks(np.arange(U) + 0.5, looks.tokens, fontsize=min(8, max(3, 300 / max(U, 1))))
+    axes.set_ylabel("token")
+    _quiet_frame(axes)
 
 
 def _colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -103,9 +103,13 @@ def test_length_normalization_ranks_by_the_score_for_each_token(a):
 def test_coverage_counts_the_frames_that_were_looked_at():
     model, encoded, weight = las(4, "lstm"), frames(1, 3), 0.3
     found = AttentionBeamSearch(200, coverage_weight=weight)(model, encoded, torch.tensor([3]))[0]
+    memory = model.remember(encoded, torch.tensor([3]))
     for h in found:
-        maps = model.attention(encoded, torch.tensor([3]), torch.tensor([h.tokens], dtype=torch.long))
-        covered = int((maps[0].sum(0) > 0.5).sum())
+        state, total = model.speller.begin(memory, 1), 0.0
+        for token in [0, *h.tokens]:
+            _, weights, state = model.step(torch.tensor([[token]]), state, memory)
+            total = total + weights[0, 0]
+        covered = int((total > 0.5).sum())
         assert h.score == pytest.approx(
             sum(attention_score(model, encoded[0], tuple(h.tokens))) + weight * covered
         )

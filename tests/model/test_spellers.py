@@ -122,8 +122,8 @@ def test_scheduled_sampling_feeds_it_its_own_tokens_in_training_alone():
 def test_the_model_shows_where_it_looked(kind):
     torch.manual_seed(3)
     model = LASModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), SPELLERS[kind](), V, ctc=True).eval()
-    outputs = model(torch.randn(2, 18, 8), torch.tensor([18, 7]), TEXTS)
-    maps = model.attention(outputs["encoded"], outputs["encoded_lengths"], TEXTS)
+    features = torch.randn(2, 18, 8), torch.tensor([18, 7])
+    outputs, maps = model(*features, TEXTS), model.attention(*features, TEXTS)
     assert maps.shape == (2, 5, 9) and not maps[1, :, 4:].any()
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, 5))
     assert outputs["log_probs"].shape == (2, 9, V)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as pyplot
 import numpy as np
 import pytest
 
-from src.utils.plots import Clip, bars_figure, spectrogram_figure, waveform_and_spectrogram_figure
+from src.utils.plots import Clip, Looks, bars_figure, spectrogram_figure, waveform_and_spectrogram_figure
 
 
 def png(figure) -> bytes:
@@ -25,6 +25,17 @@ def test_spectrogram_has_time_along_x_and_low_bins_below():
     assert image.get_extent() == pytest.approx([0, 0.5, 0, 4])
     assert figure.axes[0].get_title(loc="left") == "a title"
     assert png(figure).startswith(b"\x89PNG")
+
+
+def test_below_a_spectrogram_is_drawn_where_a_model_looked():
+    weights = np.eye(3, 10, dtype=np.float32)
+    figure = spectrogram_figure(np.zeros((50, 4)), looks=Looks(weights, ["a", "▁", "end"]))
+    spectrogram, below = figure.axes[0], figure.axes[1]
+    image = below.images[0]
+    assert np.array_equal(image.get_array(), weights) and image.get_clim() == (0, 1)
+    assert image.get_extent() == pytest.approx([0, 0.5, 3, 0]) and spectrogram.get_xlim() == below.get_xlim()
+    assert [label.get_text() for label in below.get_yticklabels()] == ["a", "▁", "end"]
+    png(figure)
 
 
 def test_columns_share_time_level_and_colours():

@@ -1,10 +1,12 @@
 """A Transformer decoder (Vaswani et al., arXiv 1706.03762) as a speller: whole texts in training, cached in search.
 
-Design choices: pre-norm layers, rotary positions in the self-attention, no positions in the attention to the frames
-(the encoder's output has them), the Conformer's feed-forward module.
+Design choices: pre-norm layers, rotary positions in the self-attention, sinusoids added to the frames that it looks at
+(an encoder that knows distances alone does not tell one "s" from the next), the Conformer's feed-forward module.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,13 @@ from src.model.dropout import Dropout
 from src.model.encoders.attention import RotaryAttention
 from src.model.feed_forward import FeedForward
 from src.model.spellers.speller import Memory, State, audible, looked
+
+
+def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
+    """Positions as in the paper's sec. 3.5, [length, dim]; dim is even."""
+    speeds = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
+    angles = torch.arange(length, device=device)[:, None] * speeds
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
 class CausalAttention(RotaryAttention):
@@ -134,6 +143,7 @@ class TransformerSpeller(nn.Module):
 
     def remember(self, heard: Tensor, lengths: Tensor) -> Memory:
         """Keys and values [B, H, T, head_dim] of each layer, and which frames are real [B, T]."""
+        heard = heard + sinusoids(heard.size(1), self.dim, heard.device).to(heard.dtype)
         parts = [part for layer in self.layers for part in layer.frame_attention.remember(heard)]
         return (*parts, audible(lengths, heard.size(1)))
 
