@@ -7,7 +7,15 @@ from dataclasses import fields
 
 import pytest
 
-from src.decoding import CTCBeamSearch, CTCGreedySearch, Hypothesis
+from src.decoding import (
+    AttentionBeamSearch,
+    AttentionGreedySearch,
+    CTCBeamSearch,
+    CTCGreedySearch,
+    Hypothesis,
+    TransducerBeamSearch,
+    TransducerGreedySearch,
+)
 from src.model import SpeechModel
 from src.recognizer import Recognizer, Transcript
 
@@ -32,6 +40,24 @@ def parameters(function) -> str:
             ],
         ),
         (CTCGreedySearch, ["blank=0"]),
+        (AttentionGreedySearch, ["max_tokens_per_frame=1.0"]),
+        (
+            AttentionBeamSearch,
+            [
+                *(
+                    "beam_size=8",
+                    "ctc_weight=0.0",
+                    "scorers=()",
+                    "max_tokens_per_frame=1.0",
+                    "beam_threshold=None",
+                ),
+                *("length_normalization=0.0", "coverage_weight=0.0", "end_threshold=None"),
+            ],
+        ),
+        (AttentionGreedySearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
+        (AttentionBeamSearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
+        (TransducerGreedySearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
+        (TransducerBeamSearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),
         (CTCGreedySearch.__call__, ["self", "log_probs", "lengths"]),
         (Recognizer.load, ["checkpoint_dir", "decoder=greedy", "device=auto", "overrides=None"]),

@@ -56,6 +56,8 @@ def _unknown_key(key: str, name: str) -> str:
         plain = _plain(name)
     siblings = OmegaConf.select(OmegaConf.create(plain), group) if group else plain
     names = [str(sibling) for sibling in siblings] if isinstance(siblings, Mapping | DictConfig) else []
+    if last in names:
+        return f"{key}: holds settings that -cn={name} has not there; to replace it whole, write '~{key}' '+{key}=...'"
     if like := difflib.get_close_matches(last, names, n=1):
         return f"{key} is unknown to -cn={name}; did you mean {f'{group}.' if group else ''}{like[0]}?"
     top, _, below = key.partition(".")

@@ -30,6 +30,7 @@ TRAIN = [
     ("batching=5", "batching=5 takes the place"),
     ("trainer.max_step=5", "did you mean trainer.max_steps?"),
     ("optimiser.lr=1", "optimiser.lr is unknown to -cn=one_batch; did you mean optimizer.lr?"),
+    ("model.encoder={odd: 1}", "write '~model.encoder' '+model.encoder=...'"),
     ("+optimiser.lr=1", "optimiser is read by nothing of -cn=one_batch; did you mean optimizer?"),
     ("device=cpu", "device is unknown to -cn=one_batch; did you mean trainer.device?"),
     ("+lr=1", "lr is read by nothing of -cn=one_batch; did you mean optimizer.lr?"),
