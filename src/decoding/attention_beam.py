@@ -81,8 +81,9 @@ class AttentionBeamSearch:
         B, K, device = len(encoded), self.beam_size, encoded.device
         limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
         open_texts = _OpenTexts(self, model, encoded, encoded_lengths)
-        written = ended = _Scores(*(torch.full((B, K), NEVER, dtype=torch.float64, device=device),) * 3)
-        written = _Scores(*(part.clone().index_fill_(1, open_texts.first, 0.0) for part in written))
+        written, ended = _Scores.nothing(B, K, device), _Scores.nothing(B, K, device)
+        for part in written:
+            part[:, 0] = 0.0  # the empty text
         steps = []
         for u in range(int(limits.max()) + 1 if B else 0):
             may_grow, length = u < limits, (u + 1) ** self.length_normalization
@@ -114,7 +115,7 @@ class AttentionBeamSearch:
             if not (tokens >= 0).any():
                 break
             open_texts.advance(parents, tokens)
-        return self._read(steps, written, ended)
+        return self._read(steps, ended)
 
     def _may_end(self, log_probs: Tensor) -> Tensor:
         """log_probs [B, K, V] -> whether the end is probable enough, [B, K]."""
@@ -129,12 +130,12 @@ class AttentionBeamSearch:
         dropped = texts.score < best - self.beam_threshold
         return _Scores(*(part.masked_fill(dropped, NEVER) for part in texts))
 
-    def _read(self, steps: list[list[Tensor]], written: _Scores, ended: _Scores) -> list[list[Hypothesis]]:
+    def _read(self, steps: list[list[Tensor]], ended: _Scores) -> list[list[Hypothesis]]:
         """The hypotheses of texts that have ended."""
         history = History(len(ended.score), 2 * self.beam_size)
         if steps:
             history.add(*(torch.stack(part) for part in zip(*steps, strict=True)))
-        nothing = torch.full_like(written.score, NEVER)
+        nothing = torch.full_like(ended.score, NEVER)  # texts without an end
         more = bool(self.fusion.scorers or self.coverage_weight or self.length_normalization)
         found = history.hypotheses(
             torch.cat([nothing, ended.score], 1), torch.cat([nothing, ended.acoustic], 1), has_scorers=more
@@ -150,6 +151,12 @@ class _Scores(NamedTuple):
     acoustic: Tensor
     added: Tensor  # by scorers and coverage
     score: Tensor  # by which they are compared: the sum, normalised by the length
+
+    @classmethod
+    def nothing(cls, batch_size: int, beam_size: int, device: torch.device) -> _Scores:
+        """Of slots that hold no text."""
+        shape = 3, batch_size, beam_size
+        return cls(*torch.full(shape, NEVER, dtype=torch.float64, device=device).unbind())
 
     def and_also(self, others: _Scores) -> _Scores:
         return _Scores(*(torch.cat(pair, 1) for pair in zip(self, others, strict=True)))
@@ -182,7 +189,6 @@ class _OpenTexts:
         self.state = model.speller.begin(self.memory, K)
         self.tokens = torch.zeros(B, K, dtype=torch.long, device=device)
         self.first_rows = K * torch.arange(B, device=device)[:, None]
-        self.first = self.tokens.new_zeros(1)  # the slot of the empty text
         self.covered = torch.zeros(B, K, T, device=device)
         self.beside = Fusion([])
         if search.ctc_weight:
