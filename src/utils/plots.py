@@ -134,7 +134,7 @@ def _looks(axes: Axes, looks: Looks, duration_s: float) -> None:
         interpolation="nearest",
         cmap="Purples",
         vmin=0,
-        vmax=1,
+        vmax=float(looks.weights.max(initial=1e-3)),
         extent=(0, max(duration_s, 0.01), U, 0),
     )
     axes.set_yticks(np.arange(U) + 0.5, looks.tokens, fontsize=min(8, max(3, 300 / max(U, 1))))

@@ -28,11 +28,11 @@ def test_spectrogram_has_time_along_x_and_low_bins_below():
 
 
 def test_below_a_spectrogram_is_drawn_where_a_model_looked():
-    weights = np.eye(3, 10, dtype=np.float32)
+    weights = np.eye(3, 10, dtype=np.float32) / 2
     figure = spectrogram_figure(np.zeros((50, 4)), looks=Looks(weights, ["a", "▁", "end"]))
     spectrogram, below = figure.axes[0], figure.axes[1]
     image = below.images[0]
-    assert np.array_equal(image.get_array(), weights) and image.get_clim() == (0, 1)
+    assert np.array_equal(image.get_array(), weights) and image.get_clim() == (0, 0.5)
     assert image.get_extent() == pytest.approx([0, 0.5, 3, 0]) and spectrogram.get_xlim() == below.get_xlim()
     assert [label.get_text() for label in below.get_yticklabels()] == ["a", "▁", "end"]
     png(figure)
