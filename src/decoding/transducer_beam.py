@@ -8,11 +8,12 @@ added up over the rounds. Unpruned, with S at least a text's length, that is the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from src.decoding.fusion import Fusion
 from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
@@ -24,7 +25,6 @@ from src.decoding.settings import (
     require,
     require_beam_size,
     require_blank,
-    require_scorers,
 )
 from src.decoding.transducer_greedy import Transducer
 
@@ -61,9 +61,8 @@ class TransducerBeamSearch:
             is_count(max_symbols_per_frame, 1), "max_symbols_per_frame", max_symbols_per_frame, "at least 1"
         )
         require_blank(blank)
-        require_scorers(scorers)
         self.beam_size, self.max_symbols_per_frame, self.blank = beam_size, max_symbols_per_frame, blank
-        self.scorers, self.beam_threshold = tuple(scorers), beam_threshold
+        self.scorers, self.fusion, self.beam_threshold = tuple(scorers), Fusion(scorers), beam_threshold
 
     @torch.inference_mode()
     def __call__(
@@ -74,11 +73,7 @@ class TransducerBeamSearch:
         K, device = self.beam_size, joint_encoded.device
         prefixes = _Prefixes.empty(B, K, self.blank, device)
         texts = _Texts(model, B, K)
-        states = []
-        for scorer, _ in self.scorers:
-            scorer.to(device)
-            unchanged = torch.zeros_like(prefixes.last), torch.full_like(prefixes.last, -1)
-            states.append(scorer.advance(scorer.start(B), *unchanged))
+        states = self.fusion.start(B, K, device)
         no_names_here = no_names(B, K, device)
         steps, posteriors = [], []
         for t in range(T):
@@ -86,7 +81,7 @@ class TransducerBeamSearch:
             log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
             active, left = prefixes.total, prefixes.total + log_probs[..., self.blank]
             for _ in range(self.max_symbols_per_frame):
-                fusion = self._fuse(states, log_probs)
+                fusion = self.fusion.points(states, log_probs.size(2))
                 prefixes, active, pointers = _grow(
                     prefixes, active, left, log_probs, fusion, self.blank, no_names_here, self.beam_threshold
                 )
@@ -97,10 +92,7 @@ class TransducerBeamSearch:
                 posteriors.append((rows, t))
                 left = prefixes.total
                 texts.advance(pointers.parents, pointers.tokens)
-                states = [
-                    scorer.advance(state, pointers.parents, pointers.tokens)
-                    for (scorer, _), state in zip(self.scorers, states, strict=True)
-                ]
+                states = self.fusion.advance(states, pointers.parents, pointers.tokens)
                 if is_cheap_to_ask(device) and not grew.any():
                     break
                 log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
@@ -112,23 +104,8 @@ class TransducerBeamSearch:
             rows, times = zip(*posteriors, strict=True)
             times = torch.tensor(times, device=device)[:, None].expand(-1, B)
             history.add(parents, tokens, torch.stack(rows), times)
-        score = prefixes.total + prefixes.fused
-        for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            if weight:  # nothing times minus infinity is no number
-                score = score + weight * scorer.finish(state).to(score)
+        score = prefixes.total + prefixes.fused + self.fusion.finish(states)
         return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
-
-    def _fuse(self, states: list[Any], log_probs: Tensor) -> Tensor | None:
-        """Weighted sum of the scorers' points for each prefix and token, [B, K, V]."""
-        fusion = None
-        for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            points = scorer.score(state)
-            V, expected = points.size(-1), log_probs.size(-1)
-            require(V == expected, f"{type(scorer).__name__}'s vocabulary", V, f"the model's, {expected}")
-            if weight:
-                points = weight * points.double()
-                fusion = points if fusion is None else fusion + points
-        return fusion
 
 
 class _Prefixes(NamedTuple):
