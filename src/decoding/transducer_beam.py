@@ -25,6 +25,8 @@ from src.decoding.settings import (
     require,
     require_beam_size,
     require_blank,
+    require_blank_in_vocabulary,
+    require_lengths,
 )
 from src.decoding.transducer_greedy import Transducer
 
@@ -71,39 +73,39 @@ class TransducerBeamSearch:
         """joint_encoded [B, T, H], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
         B, T, _ = joint_encoded.shape
         K, device = self.beam_size, joint_encoded.device
+        require_lengths(encoded_lengths, T)
         prefixes = _Prefixes.empty(B, K, self.blank, device)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
-        no_names_here = no_names(B, K, device)
-        steps, posteriors = [], []
+        nothing = no_names(B, K, device)
+        inside = torch.arange(T, device=device) < encoded_lengths[:, None]
+        # Until then no row is at its end; asking costs nothing on a CPU alone.
+        first_end = int(encoded_lengths.min()) if is_cheap_to_ask(device) else 0
+        steps, times = [], []
         for t in range(T):
-            inside = (t < encoded_lengths)[:, None, None]
-            log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
-            active, left = prefixes.total, prefixes.total + log_probs[..., self.blank]
-            for _ in range(self.max_symbols_per_frame):
+            frame = joint_encoded[:, t]
+            active = prefixes.total
+            for symbol in range(self.max_symbols_per_frame):
+                log_probs = texts.log_probs(frame)
+                require_blank_in_vocabulary(self.blank, log_probs)
+                if t >= first_end:
+                    log_probs = _blank_where(~inside[:, t], log_probs, self.blank)
+                if symbol == 0:
+                    left = active + log_probs[..., self.blank]
                 fusion = self.fusion.points(states, log_probs.size(2))
-                prefixes, active, pointers = _grow(
-                    prefixes, active, left, log_probs, fusion, self.blank, no_names_here, self.beam_threshold
+                prefixes, active, step = _grow(
+                    prefixes, active, left, log_probs, fusion, self.blank, nothing, self.beam_threshold
                 )
-                grew = pointers.tokens >= 0
-                parents, tokens = pointers.followed()
-                rows = log_probs.flatten(1).gather(1, parents * log_probs.size(2) + tokens.clamp_min(0))
-                steps.append((parents, tokens))
-                posteriors.append((rows, t))
-                left = prefixes.total
-                texts.advance(pointers.parents, pointers.tokens)
-                states = self.fusion.advance(states, pointers.parents, pointers.tokens)
-                if is_cheap_to_ask(device) and not grew.any():
+                steps.append(step)
+                times.append(t)
+                parents, tokens = step.pointers.parents, step.pointers.tokens
+                blank_after = texts.advance(parents, tokens, frame, self.blank)
+                left = torch.where(tokens >= 0, active + blank_after, prefixes.total)
+                states = self.fusion.advance(states, parents, tokens)
+                if is_cheap_to_ask(device) and self.max_symbols_per_frame > 1 and not (active > NEVER).any():
                     break
-                log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
-                left = torch.where(grew, active + log_probs[..., self.blank], prefixes.total)
             prefixes = prefixes._replace(total=left)
-        history = History(B, K)
-        if steps:
-            parents, tokens = (torch.stack(part) for part in zip(*steps, strict=True))
-            rows, times = zip(*posteriors, strict=True)
-            times = torch.tensor(times, device=device)[:, None].expand(-1, B)
-            history.add(parents, tokens, torch.stack(rows), times)
+        history = _history(B, K, steps, times)
         score = prefixes.total + prefixes.fused + self.fusion.finish(states)
         return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
 
@@ -127,6 +129,14 @@ class _Prefixes(NamedTuple):
         return cls(total, torch.zeros_like(total), torch.full_like(name, blank), name, parent_name)
 
 
+class _Step(NamedTuple):
+    """What a round leaves for the history, [B, K] each."""
+
+    pointers: Pointers
+    arc: Tensor  # log probability, for the slots as they were, of the last token after the prefix without it
+    gained: Tensor  # of each new token; anything where there is none
+
+
 def _grow(
     prefixes: _Prefixes,
     active: Tensor,
@@ -136,31 +146,32 @@ def _grow(
     blank: int,
     nothing: tuple[Tensor, Tensor],
     threshold: float | None,
-) -> tuple[_Prefixes, Tensor, Pointers]:
+) -> tuple[_Prefixes, Tensor, _Step]:
     """A round: every prefix may grow by a token.
 
     Args:
         active: [B, K] mass that may still grow in this frame.
         left: [B, K] mass that has left the frame.
         log_probs, fusion: [B, K, V] of each next token, and what scorers give for it.
+        nothing: names of slots that hold no prefix.
 
     Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
-    in the next round; and the pointers.
+    in the next round; and what the history needs.
     """
     _, fused, last, name, parent_name = prefixes
-    (B, K), V = last.shape, log_probs.size(2)
+    K, V = last.size(1), log_probs.size(2)
     has_parent, parent = find_parents(name, parent_name)
-    flat = parent * V + last
-    arriving = active.gather(1, parent) + log_probs.flatten(1).gather(1, flat)
-    arriving = torch.where(has_parent, arriving, NEVER)
+    merged = torch.add(last, parent, alpha=V)
+    arc = log_probs.flatten(1).gather(1, merged)
+    arriving = torch.where(has_parent, active.gather(1, parent) + arc, NEVER)
     staying_on = arriving + log_probs[..., blank]
     left = torch.logaddexp(left, staying_on)
 
     grown = active.unsqueeze(2) + log_probs
     grown[..., blank] = NEVER
-    grown = torch.cat([grown.flatten(1), grown.new_full((B, 1), NEVER)], 1)
-    grown.scatter_(1, torch.where(has_parent, flat, K * V), NEVER)  # counted already
-    mass = torch.cat([left, grown[:, :-1]], 1)
+    grown = grown.flatten(1)
+    grown.scatter_(1, torch.where(has_parent, merged, blank), NEVER)  # counted already
+    mass = torch.cat([left, grown], 1)
     if fusion is None:
         total, best = mass.topk(K, dim=1)
         rank = total
@@ -171,50 +182,81 @@ def _grow(
     if threshold is not None:
         total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
     is_dead = total == NEVER
-    is_new = (best >= K) & ~is_dead
-    pair = (best - K).clamp_min(0)
-    parents = torch.where(best >= K, pair // V, best)
+    pair = best - K
+    is_new = (pair >= 0) & ~is_dead
+    parents = torch.where(pair >= 0, pair // V, best)
     tokens = torch.where(is_new, pair % V, -1)
     old_name = name.gather(1, parents)
-    parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
     after = _Prefixes(
         total=total,
         fused=fused,
         last=torch.where(is_new, tokens, last.gather(1, parents)),
         name=torch.where(is_dead, nothing[0], torch.where(is_new, longer(old_name, tokens), old_name)),
-        parent_name=torch.where(is_dead, nothing[1], parent_name),
+        parent_name=torch.where(
+            is_dead, nothing[1], torch.where(is_new, old_name, parent_name.gather(1, parents))
+        ),
     )
     active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
-    return after, active, Pointers(parents, tokens, parent, last, staying_on, left)
+    pointers = Pointers(parents, tokens, parent, last, staying_on, left)
+    gained = log_probs.flatten(1).gather(1, pair.clamp_min(0))
+    return after, active, _Step(pointers, arc, gained)
+
+
+def _history(batch_size: int, beam_size: int, steps: list[_Step], times: list[int]) -> History:
+    """Of all rounds, and the frames that they were in."""
+    history = History(batch_size, beam_size)
+    if steps:
+        pointers, arc, gained = zip(*steps, strict=True)
+        pointers = Pointers(*map(torch.stack, zip(*pointers, strict=True)))
+        parents, tokens = pointers.followed()
+        is_reborn = (tokens >= 0) & (pointers.tokens < 0)
+        log_probs = torch.where(is_reborn, torch.stack(arc).gather(2, pointers.parents), torch.stack(gained))
+        frames = torch.tensor(times, device=parents.device)[:, None].expand(-1, batch_size)
+        history.add(parents, tokens, log_probs, frames)
+    return history
+
+
+def _blank_where(ended: Tensor, log_probs: Tensor, blank: int) -> Tensor:
+    """A sure blank in the rows [B] that have ended."""
+    sure = torch.full_like(log_probs[0, 0], NEVER)
+    sure[blank] = 0.0
+    return torch.where(ended[:, None, None], sure, log_probs)
 
 
 class _Texts:
-    """What the predictor makes of the prefixes: joint_predicted [B, K, H], and its state."""
+    """What the predictor makes of the prefixes: joint_predicted [B * K, H], and its state."""
 
     def __init__(self, model: Transducer, batch_size: int, beam_size: int) -> None:
         self.model, self.shape = model, (batch_size, beam_size)
         state = model.predictor.begin(batch_size * beam_size)
-        begin = torch.zeros(batch_size * beam_size, dtype=torch.long, device=state[0].device)
+        device = state[0].device
+        begin = torch.zeros(batch_size * beam_size, dtype=torch.long, device=device)
         self.predicted, self.state = model.predict(begin, state)
+        self.first = beam_size * torch.arange(batch_size, device=device)[:, None]  # slot of each row
 
-    def advance(self, parents: Tensor, tokens: Tensor) -> None:
-        """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged)."""
-        B, K = self.shape
-        slots = (parents + K * torch.arange(B, device=parents.device)[:, None]).flatten()
+    def advance(self, parents: Tensor, tokens: Tensor, frame: Tensor, blank: int) -> Tensor:
+        """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged).
+
+        Returns the log probability [B, K] of a blank after those that grew, in a frame of joint_encoded [B, H];
+        anything for the others.
+        """
+        K = self.shape[1]
+        slots = (parents + self.first).flatten()
         parts = [part.index_select(0, slots) for part in (self.predicted, *self.state)]
+        blank_after = torch.zeros_like(parts[0][:, 0])
         at = touched(tokens)
         if len(at):
-            token = tokens.flatten()[at]
+            token = tokens.take(at)
             old = [part.index_select(0, at) for part in parts]
             predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
             grows = token[:, None] >= 0
             for part, before, now in zip(parts, old, (predicted, *state), strict=True):
                 part.index_copy_(0, at, torch.where(grows, now, before))
+            log_probs = self.model.joint(frame.index_select(0, at // K), predicted)
+            blank_after.index_copy_(0, at, log_probs[:, blank].to(blank_after))
         self.predicted, self.state = parts[0], tuple(parts[1:])
+        return blank_after.view(self.shape)
 
-    def log_probs(self, frame: Tensor, inside: Tensor, blank: int) -> Tensor:
-        """joint_encoded of a frame [B, H] -> log_probs [B, K, V] float64; beyond the end a sure blank."""
-        log_probs = self.model.joint(frame[:, None], self.predicted.view(*self.shape, -1)).double()
-        padding = torch.full_like(log_probs[0, 0], NEVER)
-        padding[blank] = 0.0
-        return torch.where(inside, log_probs, padding)
+    def log_probs(self, frame: Tensor) -> Tensor:
+        """joint_encoded of a frame [B, H] -> log_probs [B, K, V]."""
+        return self.model.joint(frame[:, None], self.predicted.view(*self.shape, -1))
