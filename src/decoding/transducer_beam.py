@@ -75,21 +75,20 @@ class TransducerBeamSearch:
         K, device = self.beam_size, joint_encoded.device
         require_lengths(encoded_lengths, T)
         prefixes = _Prefixes.empty(B, K, self.blank, device)
+        nothing = _Nothing(prefixes)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
-        nothing = no_names(B, K, device)
-        inside = torch.arange(T, device=device) < encoded_lengths[:, None]
+        ended = (torch.arange(T, device=device)[:, None] >= encoded_lengths)[:, :, None, None].unbind()
         # Until then no row is at its end; asking costs nothing on a CPU alone.
         first_end = int(encoded_lengths.min()) if is_cheap_to_ask(device) else 0
         steps, times = [], []
-        for t in range(T):
-            frame = joint_encoded[:, t]
+        for t, frame in enumerate(joint_encoded.unsqueeze(2).unbind(1)):
             active = prefixes.total
             for symbol in range(self.max_symbols_per_frame):
                 log_probs = texts.log_probs(frame)
                 require_blank_in_vocabulary(self.blank, log_probs)
                 if t >= first_end:
-                    log_probs = _blank_where(~inside[:, t], log_probs, self.blank)
+                    log_probs = torch.where(ended[t], _sure_blank(log_probs, self.blank), log_probs)
                 if symbol == 0:
                     left = active + log_probs[..., self.blank]
                 fusion = self.fusion.points(states, log_probs.size(2))
@@ -99,10 +98,9 @@ class TransducerBeamSearch:
                 steps.append(step)
                 times.append(t)
                 parents, tokens = step.pointers.parents, step.pointers.tokens
-                blank_after = texts.advance(parents, tokens, frame, self.blank)
-                left = torch.where(tokens >= 0, active + blank_after, prefixes.total)
+                left = prefixes.total + texts.advance(parents, tokens, frame, self.blank)
                 states = self.fusion.advance(states, parents, tokens)
-                if is_cheap_to_ask(device) and self.max_symbols_per_frame > 1 and not (active > NEVER).any():
+                if self.max_symbols_per_frame > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
             prefixes = prefixes._replace(total=left)
         history = _history(B, K, steps, times)
@@ -111,13 +109,11 @@ class TransducerBeamSearch:
 
 
 class _Prefixes(NamedTuple):
-    """K prefixes of B utterances, [B, K] each; a slot that holds none has a probability of 0."""
+    """K prefixes of B utterances; a slot that holds none has a probability of 0."""
 
-    total: Tensor  # log probability of having left all frames so far
-    fused: Tensor  # what the scorers have added
-    last: Tensor  # its last token; the blank where it has none
-    name: Tensor
-    parent_name: Tensor  # of the prefix without its last token
+    total: Tensor  # [B, K] log probability of having left all frames so far
+    fused: Tensor  # [B, K] what the scorers have added
+    ids: Tensor  # [3, B, K] its name, that of the prefix without its last token, and that token (the blank: none)
 
     @classmethod
     def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> _Prefixes:
@@ -126,15 +122,29 @@ class _Prefixes(NamedTuple):
         total[:, 0] = 0.0
         name, parent_name = no_names(batch_size, beam_size, device)
         name[:, 0] = EMPTY
-        return cls(total, torch.zeros_like(total), torch.full_like(name, blank), name, parent_name)
+        return cls(
+            total,
+            torch.zeros_like(total),
+            torch.stack([name, parent_name, torch.full_like(name, blank)]),
+        )
+
+
+class _Nothing:
+    """What stands for nothing: a mass of 0, no token, and the ids of a slot without a prefix."""
+
+    def __init__(self, prefixes: _Prefixes) -> None:
+        ids = prefixes.ids
+        self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
+        self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
 
 
 class _Step(NamedTuple):
     """What a round leaves for the history, [B, K] each."""
 
     pointers: Pointers
-    arc: Tensor  # log probability, for the slots as they were, of the last token after the prefix without it
-    gained: Tensor  # of each new token; anything where there is none
+    active: Tensor  # the mass that could grow, for the slots as they were
+    arriving: Tensor  # the part of it that grew into another prefix of the beam: this one
+    total: Tensor  # the mass of those that are new
 
 
 def _grow(
@@ -144,7 +154,7 @@ def _grow(
     log_probs: Tensor,
     fusion: Tensor | None,
     blank: int,
-    nothing: tuple[Tensor, Tensor],
+    nothing: _Nothing,
     threshold: float | None,
 ) -> tuple[_Prefixes, Tensor, _Step]:
     """A round: every prefix may grow by a token.
@@ -153,24 +163,25 @@ def _grow(
         active: [B, K] mass that may still grow in this frame.
         left: [B, K] mass that has left the frame.
         log_probs, fusion: [B, K, V] of each next token, and what scorers give for it.
-        nothing: names of slots that hold no prefix.
 
     Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
     in the next round; and what the history needs.
     """
-    _, fused, last, name, parent_name = prefixes
+    _, fused, ids = prefixes
+    name, parent_name, last = ids.unbind()
     K, V = last.size(1), log_probs.size(2)
+    flat = log_probs.flatten(1)
     has_parent, parent = find_parents(name, parent_name)
     merged = torch.add(last, parent, alpha=V)
-    arc = log_probs.flatten(1).gather(1, merged)
-    arriving = torch.where(has_parent, active.gather(1, parent) + arc, NEVER)
+    arriving = active.gather(1, parent) + flat.gather(1, merged)
+    arriving = torch.where(has_parent, arriving, nothing.mass)
     staying_on = arriving + log_probs[..., blank]
     left = torch.logaddexp(left, staying_on)
 
     grown = active.unsqueeze(2) + log_probs
     grown[..., blank] = NEVER
     grown = grown.flatten(1)
-    grown.scatter_(1, torch.where(has_parent, merged, blank), NEVER)  # counted already
+    grown.scatter_(1, merged.masked_fill_(~has_parent, blank), NEVER)  # counted already
     mass = torch.cat([left, grown], 1)
     if fusion is None:
         total, best = mass.topk(K, dim=1)
@@ -183,44 +194,41 @@ def _grow(
         total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
     is_dead = total == NEVER
     pair = best - K
-    is_new = (pair >= 0) & ~is_dead
-    parents = torch.where(pair >= 0, pair // V, best)
-    tokens = torch.where(is_new, pair % V, -1)
-    old_name = name.gather(1, parents)
-    after = _Prefixes(
-        total=total,
-        fused=fused,
-        last=torch.where(is_new, tokens, last.gather(1, parents)),
-        name=torch.where(is_dead, nothing[0], torch.where(is_new, longer(old_name, tokens), old_name)),
-        parent_name=torch.where(
-            is_dead, nothing[1], torch.where(is_new, old_name, parent_name.gather(1, parents))
-        ),
-    )
+    is_pair = pair >= 0
+    is_new = is_pair & ~is_dead
+    parents = torch.where(is_pair, pair // V, best)
+    tokens = torch.where(is_new, pair % V, nothing.token)
+    old = ids.gather(2, parents.expand_as(ids))
+    new = torch.stack([longer(old[0], tokens), old[0], tokens])
+    ids = torch.where(is_new, new, old)
+    ids = torch.where(is_dead, nothing.ids, ids)
+    step = _Step(Pointers(parents, tokens, parent, last, staying_on, left), active, arriving, total)
     active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
-    pointers = Pointers(parents, tokens, parent, last, staying_on, left)
-    gained = log_probs.flatten(1).gather(1, pair.clamp_min(0))
-    return after, active, _Step(pointers, arc, gained)
+    return _Prefixes(total, fused, ids), active, step
 
 
 def _history(batch_size: int, beam_size: int, steps: list[_Step], times: list[int]) -> History:
     """Of all rounds, and the frames that they were in."""
     history = History(batch_size, beam_size)
     if steps:
-        pointers, arc, gained = zip(*steps, strict=True)
+        pointers, *masses = zip(*steps, strict=True)
         pointers = Pointers(*map(torch.stack, zip(*pointers, strict=True)))
+        active, arriving, total = map(torch.stack, masses)
         parents, tokens = pointers.followed()
-        is_reborn = (tokens >= 0) & (pointers.tokens < 0)
-        log_probs = torch.where(is_reborn, torch.stack(arc).gather(2, pointers.parents), torch.stack(gained))
+        # A token's log probability is what its arc added to the mass.
+        merged = (arriving - active.gather(2, pointers.merged_from)).gather(2, pointers.parents)
+        grown = total - active.gather(2, pointers.parents)
+        log_probs = torch.where(pointers.tokens < 0, merged, grown)
         frames = torch.tensor(times, device=parents.device)[:, None].expand(-1, batch_size)
         history.add(parents, tokens, log_probs, frames)
     return history
 
 
-def _blank_where(ended: Tensor, log_probs: Tensor, blank: int) -> Tensor:
-    """A sure blank in the rows [B] that have ended."""
+def _sure_blank(log_probs: Tensor, blank: int) -> Tensor:
+    """[V]: what is beyond an utterance's end."""
     sure = torch.full_like(log_probs[0, 0], NEVER)
     sure[blank] = 0.0
-    return torch.where(ended[:, None, None], sure, log_probs)
+    return sure
 
 
 class _Texts:
@@ -237,8 +245,7 @@ class _Texts:
     def advance(self, parents: Tensor, tokens: Tensor, frame: Tensor, blank: int) -> Tensor:
         """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged).
 
-        Returns the log probability [B, K] of a blank after those that grew, in a frame of joint_encoded [B, H];
-        anything for the others.
+        Returns the log probability [B, K] of a blank after those that grew, in a frame [B, 1, H]; 0 for the others.
         """
         K = self.shape[1]
         slots = (parents + self.first).flatten()
@@ -252,11 +259,11 @@ class _Texts:
             grows = token[:, None] >= 0
             for part, before, now in zip(parts, old, (predicted, *state), strict=True):
                 part.index_copy_(0, at, torch.where(grows, now, before))
-            log_probs = self.model.joint(frame.index_select(0, at // K), predicted)
-            blank_after.index_copy_(0, at, log_probs[:, blank].to(blank_after))
+            log_probs = self.model.joint(frame.flatten(0, 1).index_select(0, at // K), predicted)
+            blank_after[at] = torch.where(grows[:, 0], log_probs[:, blank].to(blank_after), 0.0)
         self.predicted, self.state = parts[0], tuple(parts[1:])
         return blank_after.view(self.shape)
 
     def log_probs(self, frame: Tensor) -> Tensor:
-        """joint_encoded of a frame [B, H] -> log_probs [B, K, V]."""
-        return self.model.joint(frame[:, None], self.predicted.view(*self.shape, -1))
+        """joint_encoded of a frame [B, 1, H] -> log_probs [B, K, V]."""
+        return self.model.joint(frame, self.predicted.view(*self.shape, -1))
