@@ -1,22 +1,19 @@
-"""Transducer beam search on [batch, beam] tensors, frame by frame, with equal prefixes merged.
+"""Transducer beam search on [batch, beam] tensors, with equal prefixes merged.
 
-A path through the lattice leaves every frame by a blank, after at most S tokens in it. In each of S rounds every prefix
-may grow by one token; a prefix that others grow into receives their mass, and what has left the frame by a blank is
-added up over the rounds. Unpruned, with S at least a text's length, that is the transducer's forward recursion.
+In most frames of a trained model a beam only takes blanks. So on a CPU every utterance goes at its own pace, from one
+frame in which its beam changes to the next one: the joiner is asked for some frames ahead, and what happens in those
+before the change is a few operations. The result is that of going frame by frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.decoding.fusion import Fusion
-from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
 from src.decoding.scorer import Scorer, is_cheap_to_ask, touched
 from src.decoding.settings import (
     NEVER,
@@ -29,6 +26,9 @@ from src.decoding.settings import (
     require_lengths,
 )
 from src.decoding.transducer_greedy import Transducer
+from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
+
+FRAMES_AHEAD = 4
 
 
 class TransducerBeamSearch:
@@ -72,163 +72,85 @@ class TransducerBeamSearch:
     ) -> list[list[Hypothesis]]:
         """joint_encoded [B, T, H], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
         B, T, _ = joint_encoded.shape
-        K, device = self.beam_size, joint_encoded.device
+        K, S, device = self.beam_size, self.max_symbols_per_frame, joint_encoded.device
         require_lengths(encoded_lengths, T)
-        prefixes = _Prefixes.empty(B, K, self.blank, device)
-        nothing = _Nothing(prefixes)
+        prefixes = Prefixes.empty(B, K, self.blank, device)
+        nothing = Nothing(prefixes)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
-        ended = (torch.arange(T, device=device)[:, None] >= encoded_lengths)[:, :, None, None].unbind()
-        # Until then no row is at its end; asking costs nothing on a CPU alone.
-        first_end = int(encoded_lengths.min()) if is_cheap_to_ask(device) else 0
+        audio = _Audio(
+            joint_encoded, encoded_lengths, FRAMES_AHEAD if S == 1 and is_cheap_to_ask(device) else 1
+        )
         steps, times = [], []
-        for t, frame in enumerate(joint_encoded.unsqueeze(2).unbind(1)):
-            active = prefixes.total
-            for symbol in range(self.max_symbols_per_frame):
-                log_probs = texts.log_probs(frame)
-                require_blank_in_vocabulary(self.blank, log_probs)
-                if t >= first_end:
-                    log_probs = torch.where(ended[t], _sure_blank(log_probs, self.blank), log_probs)
+        for _ in range(T):
+            if audio.is_over():
+                break
+            for symbol in range(S):
+                frames = self._frames(audio, texts, prefixes, nothing)
+                fusion = self.fusion.points(states, frames.tokens.size(3))
                 if symbol == 0:
-                    left = active + log_probs[..., self.blank]
-                fusion = self.fusion.points(states, log_probs.size(2))
-                prefixes, active, step = _grow(
-                    prefixes, active, left, log_probs, fusion, self.blank, nothing, self.beam_threshold
+                    offset, active = next_change(prefixes, frames, fusion, self.beam_threshold)
+                frame = frames.at(offset)
+                if symbol == 0:
+                    left = active + frame.blank
+                prefixes, active, step = grow(
+                    prefixes, active, left, frame, fusion, nothing, self.beam_threshold
                 )
                 steps.append(step)
-                times.append(t)
+                times.append(audio.position + offset)
                 parents, tokens = step.pointers.parents, step.pointers.tokens
-                left = prefixes.total + texts.advance(parents, tokens, frame, self.blank)
+                left = prefixes.total + texts.advance(parents, tokens, audio.frames_at(offset), self.blank)
                 states = self.fusion.advance(states, parents, tokens)
-                if self.max_symbols_per_frame > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
+                if S > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
             prefixes = prefixes._replace(total=left)
-        history = _history(B, K, steps, times)
+            audio.position = audio.position + offset + 1
         score = prefixes.total + prefixes.fused + self.fusion.finish(states)
+        history = history_of(B, K, steps, times)
         return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
 
-
-class _Prefixes(NamedTuple):
-    """K prefixes of B utterances; a slot that holds none has a probability of 0."""
-
-    total: Tensor  # [B, K] log probability of having left all frames so far
-    fused: Tensor  # [B, K] what the scorers have added
-    ids: Tensor  # [3, B, K] its name, that of the prefix without its last token, and that token (the blank: none)
-
-    @classmethod
-    def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> _Prefixes:
-        """The empty prefix in slot 0, nothing in the others."""
-        total = torch.full((batch_size, beam_size), NEVER, dtype=torch.float64, device=device)
-        total[:, 0] = 0.0
-        name, parent_name = no_names(batch_size, beam_size, device)
-        name[:, 0] = EMPTY
-        return cls(
-            total,
-            torch.zeros_like(total),
-            torch.stack([name, parent_name, torch.full_like(name, blank)]),
-        )
+    def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
+        """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
+        log_probs = texts.log_probs(audio.ahead())
+        require_blank_in_vocabulary(self.blank, log_probs)
+        ended = audio.ended()
+        if ended is not None:
+            sure = torch.full_like(log_probs[0, 0, 0], NEVER)
+            sure[self.blank] = 0.0
+            log_probs = torch.where(ended[..., None, None], sure, log_probs)
+        return Frames.of(log_probs, prefixes, self.blank, nothing)
 
 
-class _Nothing:
-    """What stands for nothing: a mass of 0, no token, and the ids of a slot without a prefix."""
+class _Audio:
+    """joint_encoded [B, T, H], and at which frame every utterance is."""
 
-    def __init__(self, prefixes: _Prefixes) -> None:
-        ids = prefixes.ids
-        self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
-        self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
+    def __init__(self, joint_encoded: Tensor, lengths: Tensor, frames_ahead: int) -> None:
+        self.flat, self.lengths = joint_encoded.flatten(0, 1), lengths
+        B, self.T, _ = joint_encoded.shape
+        device = joint_encoded.device
+        self.position = torch.zeros(B, dtype=torch.long, device=device)
+        self.first = self.T * torch.arange(B, device=device)
+        self.next = torch.arange(frames_ahead, device=device)
 
+    def ahead(self) -> Tensor:
+        """The next frames of each utterance, [B, W, H]; any beyond its end."""
+        places = (self.position[:, None] + self.next).clamp_max_(self.T - 1) + self.first[:, None]
+        return self.flat.index_select(0, places.flatten()).view(*places.shape, -1)
 
-class _Step(NamedTuple):
-    """What a round leaves for the history, [B, K] each."""
+    def frames_at(self, offset: Tensor) -> Tensor:
+        """One of them, [B, H]."""
+        return self.flat.index_select(0, (self.position + offset).clamp_max_(self.T - 1) + self.first)
 
-    pointers: Pointers
-    active: Tensor  # the mass that could grow, for the slots as they were
-    arriving: Tensor  # the part of it that grew into another prefix of the beam: this one
-    total: Tensor  # the mass of those that are new
+    def ended(self) -> Tensor | None:
+        """Which of them [B, W] are beyond the end; None: none is."""
+        left = self.lengths - self.position
+        if is_cheap_to_ask(left.device) and int(left.min()) >= len(self.next):
+            return None
+        return self.next >= left[:, None]
 
-
-def _grow(
-    prefixes: _Prefixes,
-    active: Tensor,
-    left: Tensor,
-    log_probs: Tensor,
-    fusion: Tensor | None,
-    blank: int,
-    nothing: _Nothing,
-    threshold: float | None,
-) -> tuple[_Prefixes, Tensor, _Step]:
-    """A round: every prefix may grow by a token.
-
-    Args:
-        active: [B, K] mass that may still grow in this frame.
-        left: [B, K] mass that has left the frame.
-        log_probs, fusion: [B, K, V] of each next token, and what scorers give for it.
-
-    Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
-    in the next round; and what the history needs.
-    """
-    _, fused, ids = prefixes
-    name, parent_name, last = ids.unbind()
-    K, V = last.size(1), log_probs.size(2)
-    flat = log_probs.flatten(1)
-    has_parent, parent = find_parents(name, parent_name)
-    merged = torch.add(last, parent, alpha=V)
-    arriving = active.gather(1, parent) + flat.gather(1, merged)
-    arriving = torch.where(has_parent, arriving, nothing.mass)
-    staying_on = arriving + log_probs[..., blank]
-    left = torch.logaddexp(left, staying_on)
-
-    grown = active.unsqueeze(2) + log_probs
-    grown[..., blank] = NEVER
-    grown = grown.flatten(1)
-    grown.scatter_(1, merged.masked_fill_(~has_parent, blank), NEVER)  # counted already
-    mass = torch.cat([left, grown], 1)
-    if fusion is None:
-        total, best = mass.topk(K, dim=1)
-        rank = total
-    else:
-        added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
-        rank, best = (mass + added).topk(K, dim=1)
-        total, fused = mass.gather(1, best), added.gather(1, best)
-    if threshold is not None:
-        total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
-    is_dead = total == NEVER
-    pair = best - K
-    is_pair = pair >= 0
-    is_new = is_pair & ~is_dead
-    parents = torch.where(is_pair, pair // V, best)
-    tokens = torch.where(is_new, pair % V, nothing.token)
-    old = ids.gather(2, parents.expand_as(ids))
-    new = torch.stack([longer(old[0], tokens), old[0], tokens])
-    ids = torch.where(is_new, new, old)
-    ids = torch.where(is_dead, nothing.ids, ids)
-    step = _Step(Pointers(parents, tokens, parent, last, staying_on, left), active, arriving, total)
-    active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
-    return _Prefixes(total, fused, ids), active, step
-
-
-def _history(batch_size: int, beam_size: int, steps: list[_Step], times: list[int]) -> History:
-    """Of all rounds, and the frames that they were in."""
-    history = History(batch_size, beam_size)
-    if steps:
-        pointers, *masses = zip(*steps, strict=True)
-        pointers = Pointers(*map(torch.stack, zip(*pointers, strict=True)))
-        active, arriving, total = map(torch.stack, masses)
-        parents, tokens = pointers.followed()
-        # A token's log probability is what its arc added to the mass.
-        merged = (arriving - active.gather(2, pointers.merged_from)).gather(2, pointers.parents)
-        grown = total - active.gather(2, pointers.parents)
-        log_probs = torch.where(pointers.tokens < 0, merged, grown)
-        frames = torch.tensor(times, device=parents.device)[:, None].expand(-1, batch_size)
-        history.add(parents, tokens, log_probs, frames)
-    return history
-
-
-def _sure_blank(log_probs: Tensor, blank: int) -> Tensor:
-    """[V]: what is beyond an utterance's end."""
-    sure = torch.full_like(log_probs[0, 0], NEVER)
-    sure[blank] = 0.0
-    return sure
+    def is_over(self) -> bool:
+        """Whether all frames are known to have been searched in."""
+        return is_cheap_to_ask(self.lengths.device) and not bool((self.position < self.lengths).any())
 
 
 class _Texts:
@@ -245,7 +167,7 @@ class _Texts:
     def advance(self, parents: Tensor, tokens: Tensor, frame: Tensor, blank: int) -> Tensor:
         """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged).
 
-        Returns the log probability [B, K] of a blank after those that grew, in a frame [B, 1, H]; 0 for the others.
+        Returns the log probability [B, K] of a blank after those that grew, in a frame [B, H]; 0 for the others.
         """
         K = self.shape[1]
         slots = (parents + self.first).flatten()
@@ -259,11 +181,11 @@ class _Texts:
             grows = token[:, None] >= 0
             for part, before, now in zip(parts, old, (predicted, *state), strict=True):
                 part.index_copy_(0, at, torch.where(grows, now, before))
-            log_probs = self.model.joint(frame.flatten(0, 1).index_select(0, at // K), predicted)
+            log_probs = self.model.joint(frame.index_select(0, at // K), predicted)
             blank_after[at] = torch.where(grows[:, 0], log_probs[:, blank].to(blank_after), 0.0)
         self.predicted, self.state = parts[0], tuple(parts[1:])
         return blank_after.view(self.shape)
 
-    def log_probs(self, frame: Tensor) -> Tensor:
-        """joint_encoded of a frame [B, 1, H] -> log_probs [B, K, V]."""
-        return self.model.joint(frame, self.predicted.view(*self.shape, -1))
+    def log_probs(self, frames: Tensor) -> Tensor:
+        """joint_encoded of some frames [B, W, H] -> log_probs [B, W, K, V]."""
+        return self.model.joint(frames.unsqueeze(2), self.predicted.view(*self.shape, -1).unsqueeze(1))
