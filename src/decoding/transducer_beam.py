@@ -105,9 +105,15 @@ class TransducerBeamSearch:
                     break
             prefixes = prefixes._replace(total=left)
             audio.position = audio.position + offset + 1
-        score = prefixes.total + prefixes.fused + self.fusion.finish(states)
+        rank, total = prefixes.total + prefixes.fused, prefixes.total
+        if (
+            self.beam_threshold is not None
+        ):  # as one more frame would, such as those beside a longer utterance
+            limit = rank.amax(1, keepdim=True) - self.beam_threshold
+            total = total.masked_fill(rank < limit, NEVER)
+        score = total + prefixes.fused + self.fusion.finish(states)
         history = history_of(B, K, steps, times)
-        return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
+        return history.hypotheses(score, total, has_scorers=bool(self.scorers))
 
     def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
         """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
