@@ -1,13 +1,14 @@
 """Utterances that a transducer's searches decode in a second: greedy, beam, beam with a word 3-gram, and torchaudio's.
 
     python -m benchmarks.transducer_search --json search.json
-    python -m benchmarks.transducer_search --checkpoint saved/MY_RNNT --data MY_DEV --lm words.arpa --threads 1
+    python -m benchmarks.transducer_search --checkpoint saved/MY_RNNT --data MY_DEV --lm words.arpa
 
 Without a checkpoint the model is made up: random weights, and encodings that drive its joiner, so that seven frames of
 ten are surely blank, and in the others one token stands out, more or less. With one, real clips are searched in.
-Lectern's searches take a batch and their turns in one process; torchaudio's ``RNNTBeamSearch`` gets the same predictor
+Lectern's searches take a batch, and turns in one process; torchaudio's ``RNNTBeamSearch`` gets the same predictor
 and joiner and the same limit of a token a frame, one utterance at a time. The score is the mean of log P(best text),
-summed over all alignments (of any number of tokens a frame).
+summed over all alignments (of any number of tokens a frame). Times are processor time of one thread, to which
+neighbours add little.
 """
 
 from __future__ import annotations
@@ -206,14 +207,14 @@ def searches(case: Case, args: argparse.Namespace) -> dict[str, Search]:
 
 
 def measured(searches: dict[str, Search], rounds: int) -> dict[str, tuple[float, Texts]]:
-    """Seconds of each one's fastest round, and texts; they take turns, so that neighbours disturb all alike."""
+    """Seconds of processor time of each one's fastest round, and texts; they take turns."""
     texts = {name: search() for name, search in searches.items()}
     seconds: dict[str, list[float]] = {name: [] for name in searches}
     for _ in range(rounds):
         for name, search in searches.items():
-            started = time.perf_counter()
+            started = time.process_time()
             search()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(time.process_time() - started)
     return {name: (min(seconds[name]), texts[name]) for name in searches}
 
 
@@ -231,7 +232,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", type=int, default=2, help="utterances for torchaudio; 0: leave it out")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
