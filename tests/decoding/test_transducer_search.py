@@ -10,6 +10,8 @@ from support.constructed_transducer import ConstructedTransducer
 from torch import Tensor
 
 from src.decoding import Hotwords, LengthBonus, TransducerBeamSearch, TransducerGreedySearch, transducer_beam
+from src.decoding.prefix_names import longer
+from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow
 from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
@@ -178,6 +180,21 @@ def test_looking_ahead_changes_nothing(monkeypatch, scorers, threshold):
         assert counts[0] == 40 and counts[2] < 40
 
 
+def test_a_dropped_prefix_has_nothing_left_that_could_grow():
+    cpu = torch.device("cpu")
+    start = Prefixes.empty(1, 2, 0, cpu)
+    nothing, ids = Nothing(start), start.ids.clone()
+    token, name = torch.tensor(2), ids[0, 0, 0]
+    ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
+    total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
+    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 1, 2, 4).clone()
+    prefixes = start._replace(total=total, ids=ids)
+    frame = Frames.of(log_probs, prefixes, 0, nothing).at(torch.tensor([0]))
+    after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
+    assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
+    assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
+
+
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 def test_an_n_best_list_is_sorted_of_different_texts_and_no_longer_than_the_beam(search):
     for seed in range(4):
@@ -284,6 +301,18 @@ def test_a_threshold_drops_what_is_too_far_behind_the_best():
     assert all(1 <= len(found) <= 6 for found in some)
     # What was dropped early is missing later; what is left was never far behind.
     assert all(found[0].score - h.score < 8 * 1.5 for found in some for h in found)
+
+
+@pytest.mark.parametrize("S", [1, 2, 3])
+@pytest.mark.parametrize("scorers", [[], [(LengthBonus(4), 2.0), (word_lm(), 0.5)]], ids=["none", "some"])
+def test_a_threshold_of_zero_leaves_what_a_beam_of_one_has(S, scorers):
+    """What was dropped does not grow again, whatever scorers would give it."""
+    for seed in range(6):
+        model, encoded, lengths = transducer(4, seed=seed), frames(3, 12, seed=seed), torch.tensor([12, 7, 2])
+        ours = TransducerBeamSearch(4, S, scorers=scorers, beam_threshold=0)(model, encoded, lengths)
+        theirs = TransducerBeamSearch(1, S, scorers=scorers)(model, encoded, lengths)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same(mine, other)
 
 
 @pytest.mark.parametrize("S", [1, 3])
