@@ -36,10 +36,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import Checkpoint
 from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, SpeechDataset, build_loader
-from src.decoding import CTCBeamSearch, Hypothesis, LengthBonus, NBestRescoring, Scorer
+from src.decoding import Hypothesis, LengthBonus, NBestRescoring, Scorer
 from src.lm import NeuralScorer, TokenNGramScorer, WordNGramScorer
 from src.metrics import corpus_error_rates
-from src.model import CTCModel
+from src.model import CTCModel, SpeechModel
 from src.recognizer import Recognizer
 from src.text_encoder import normalize
 from src.utils.devices import choose_device
@@ -52,7 +52,8 @@ BATCH_S = 240  # seconds of audio that the model hears at once
 
 
 def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path) -> dict[str, Tensor]:
-    """log_probs [T, V] by utterance id, from the cache where that is of the same model and recordings."""
+    """What the search reads of each utterance, [T, V] (CTC) or [T, H] (a transducer's joint_encoded), by its id; from
+    the cache where that is of the same model and recordings."""
     with suppress(FileNotFoundError, SafetensorError):
         found = load_file(cache)
         print(f"acoustic scores from {cache}")
@@ -65,8 +66,8 @@ def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path)
             for item in batch["skipped"]:
                 print(f"skipped {item.id}: {item.reason}")
             if "audio" in batch:
-                log_probs, lengths = recognizer.model.search_inputs(recognizer.listen(batch))
-                rows = zip(batch["utterance_id"], log_probs.cpu(), lengths.tolist(), strict=True)
+                *_, frames, lengths = recognizer.model.search_inputs(recognizer.listen(batch))
+                rows = zip(batch["utterance_id"], frames.cpu(), lengths.tolist(), strict=True)
                 found |= {i: row[:length].clone() for i, row, length in rows}
     with written_whole(cache) as unfinished:
         save_tensors(found, unfinished)
@@ -74,14 +75,15 @@ def acoustic_scores(recognizer: Recognizer, dataset: SpeechDataset, cache: Path)
 
 
 def searched(
-    search: Any, scores: list[Tensor], device: torch.device, desc: str | None = None
+    search: Any, scores: list[Tensor], model: SpeechModel, desc: str | None = None
 ) -> list[list[Hypothesis]]:
     """The n-best list of each utterance; scores sorted by length."""
-    found = []
+    found, device = [], model.device
+    asked = () if isinstance(model, CTCModel) else (model,)  # by the search, step by step
     for start in progress_bar(range(0, len(scores), BATCH), desc=desc, unit="batch", disable=desc is None):
         rows = scores[start : start + BATCH]
         lengths = torch.tensor([len(row) for row in rows], device=device)
-        found += search(torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths)
+        found += search(*asked, torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device), lengths)
     return found
 
 
@@ -111,7 +113,6 @@ def what_to_tune(
             raise UserError(
                 f"{option} {getattr(arguments, name)}: means nothing without {needed}; leave it out"
             )
-    beam_size = 16 if arguments.beam_size is None else arguments.beam_size
     penalty = -5.0 if arguments.unknown_penalty is None else arguments.unknown_penalty
     nbest = arguments.search or "beam"
     if arguments.words:
@@ -125,8 +126,12 @@ def what_to_tune(
         scorer = NeuralScorer(arguments.rescore, tokens)
         settings = {"_target_": "src.decoding.NBestRescoring", "search": checkpoint.search_settings(nbest)}
         return scorer, about, partial(NBestRescoring, checkpoint.search(nbest)), settings
-    settings = {"_target_": "src.decoding.CTCBeamSearch", "beam_size": beam_size}
-    return scorer, about, partial(CTCBeamSearch, beam_size), settings
+    own = {} if arguments.beam_size is None else {"beam_size": arguments.beam_size}
+
+    def build(scorers: list[tuple[Scorer, float]]) -> Any:
+        return checkpoint.search("beam", {**own, "scorers": scorers})
+
+    return scorer, about, build, {**checkpoint.search_settings("beam"), **own}
 
 
 def surface(rows: list[dict], best: dict) -> Figure:
@@ -156,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("checkpoint", type=Path, help="a CTC checkpoint")
+    parser.add_argument("checkpoint", type=Path, help="a recogniser's checkpoint")
     parser.add_argument("data_dir", type=Path, help="the dev set: a folder with audio/ and transcriptions/")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--words", type=Path, metavar="LM", help="a language model of words")
@@ -170,7 +175,11 @@ def main() -> None:
     parser.add_argument(
         "--unknown-penalty", type=float, help="of words that --words does not have (default: -5)"
     )
-    parser.add_argument("--beam-size", type=int, help="of the search with --words or --tokens (default: 16)")
+    parser.add_argument(
+        "--beam-size",
+        type=int,
+        help="of the search with --words or --tokens (default: that of the checkpoint's beam)",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, required=True, help="the decoder YAML to write")
     arguments = parser.parse_args()
@@ -178,7 +187,7 @@ def main() -> None:
         raise UserError(f"--out {arguments.out}: must end in .yaml")
 
     checkpoint = Checkpoint.open(arguments.checkpoint)
-    model = checkpoint.model(CTCModel).to(choose_device(arguments.device))
+    model = checkpoint.model().to(choose_device(arguments.device))
     recognizer = Recognizer(model, checkpoint.text_encoder(), search=None)
     tokens = recognizer.text_encoder.tokens
     scorer, about, build, settings = what_to_tune(arguments, checkpoint, tokens)
@@ -204,12 +213,11 @@ def main() -> None:
         raise UserError(f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both")
     truth, scores = [references[i] for i in ids], [heard[i] for i in ids]
 
-    device = recognizer.model.device
     if arguments.rescore:  # the search and the language model are asked once
-        once = searched(build(scorers=[(scorer, 1.0)]), scores, device, desc="searching")
+        once = searched(build(scorers=[(scorer, 1.0)]), scores, model, desc="searching")
     rows = []
     for weight, bonus, search in progress_bar(grid, desc="tuning", unit="point"):
-        found = resorted(once, weight, bonus) if arguments.rescore else searched(search, scores, device)
+        found = resorted(once, weight, bonus) if arguments.rescore else searched(search, scores, model)
         texts = [recognizer.text_encoder.decode(hypotheses[0].tokens) for hypotheses in found]
         rates = corpus_error_rates(truth, texts)
         rows.append({"weight": weight, "bonus": bonus, "wer": rates["wer"], "cer": rates["cer"]})

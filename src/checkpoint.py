@@ -32,6 +32,7 @@ from src.utils.files import save_tensors
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.yaml", "README.md"
 LANGUAGE_MODEL = "src.lm.neural.LSTMLanguageModel"
 OWN_DECODERS = Path(__file__).parent / "configs" / "extra_decoders"  # for any checkpoint, by name
+OWN_SEARCH = "search_of_checkpoint"  # what a decoder YAML says for one of the checkpoint's own
 MOST_OF_ANYTHING = 1 << 20  # of any size in a model's config
 
 
@@ -201,9 +202,7 @@ class Checkpoint:
             known = [*inspect.signature(target).parameters] if target else [key]
             if key not in known:
                 raise UserError(f"search.{key} is unknown to decoder={name}; it has: {', '.join(known)}")
-        tokens = load_text_encoder(self.path).tokens  # that they fit the model is the model's concern
-        given = {"tokens": tokens, "vocab_size": len(tokens)}
-        search = safe_build({**settings, **(overrides or {})}, str(source), rooms, given)
+        search = safe_build({**settings, **(overrides or {})}, str(source), rooms, self._given())
         # Parts of a model can be called too.
         if not callable(search) or not type(search).__module__.startswith("src.decoding."):
             kind = type(search).__name__
@@ -236,7 +235,31 @@ class Checkpoint:
             raise UserError(f"{file}: not a YAML file ({reason}); correct it") from None
         if not isinstance(settings, dict):
             raise UserError(f"{file}: has no _target_; give the settings of one search")
-        return settings, file, OWN_ROOMS
+        return self._with_own_searches(settings, file), file, OWN_ROOMS
+
+    def _with_own_searches(self, node: Any, source: Path) -> Any:
+        """A decoder YAML in which ``search_of_checkpoint: NAME`` stands for the settings of that search, which the rest
+        of its mapping adds to: so one file serves all families."""
+        if isinstance(node, list):
+            return [self._with_own_searches(value, source) for value in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: self._with_own_searches(value, source) for key, value in node.items()}
+        name = node.pop(OWN_SEARCH, None)
+        if name is None:
+            return node
+        decoders = self.config["decoders"]
+        if not isinstance(name, str) or name not in decoders:
+            known = ", ".join(sorted(decoders))
+            raise UserError(f"{source}: {OWN_SEARCH}={name!r} is none of {self.path}, which has: {known}")
+        # A stranger's settings, in a file of one's own: they may still name only what a checkpoint may.
+        safe_build(decoders[name], str(self.path / CONFIG), ROOMS, self._given())
+        return {**decoders[name], **node}
+
+    def _given(self) -> dict[str, Any]:
+        """What a search's parts may ask of the tokenizer; that it fits the model is the model's concern."""
+        tokens = load_text_encoder(self.path).tokens
+        return {"tokens": tokens, "vocab_size": len(tokens)}
 
 
 def _check_sizes(node: Any, tensors: int, source: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from src.checkpoint import Checkpoint
 from src.datasets import load_audio
-from src.decoding import Hypothesis
+from src.decoding import Hypothesis, NBestRescoring
 from src.model import SpeechModel
 from src.text_encoder import WORD_START, TextEncoder
 from src.utils.devices import choose_device
@@ -118,8 +119,17 @@ class Recognizer:
 
     @torch.inference_mode()
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
-        """Searches in what the model returned for a batch."""
-        found = self.search(*self.model.search_inputs(outputs))
+        """Searches in what the model returned for a batch. Raises ``UserError`` for a search of another family."""
+        inputs = self.model.search_inputs(outputs)
+        search = self.search.search if isinstance(self.search, NBestRescoring) else self.search
+        try:
+            inspect.signature(search).bind(*inputs)
+        except TypeError:
+            raise UserError(
+                f"decoder: {type(search).__name__} is no search for a {type(self.model).__name__}; "
+                "give one of its own, or a YAML with 'search_of_checkpoint: beam'"
+            ) from None
+        found = self.search(*inputs)
         return [self._transcript(i, hypotheses) for i, hypotheses in zip(utterance_ids, found, strict=True)]
 
     def _transcript(self, utterance_id: str, hypotheses: list[Hypothesis]) -> Transcript:

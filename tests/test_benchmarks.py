@@ -29,3 +29,30 @@ def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path)
     report = json.loads((tmp_path / "figures.json").read_text())
     assert {"lectern", "torchaudio"} <= {figure["encoder"] for figure in report["figures"]}
     assert all(figure["audio_s_per_s"] > 0 for figure in report["figures"]) and report["ratios"]["fp32"] > 0
+
+
+def test_transducer_searches_are_compared_on_a_made_up_model(tmp_path):
+    command = "-m benchmarks.transducer_search --vocabularies 29 --predictors stateless --batch 2 --frames 30"
+    done = subprocess.run(
+        [
+            sys.executable,
+            *command.split(),
+            "--rounds",
+            "1",
+            "--peer",
+            "2",
+            "--json",
+            str(tmp_path / "figures.json"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["search"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
+    assert rows["greedy"]["times_greedy"] == 1 and rows["beam 4"]["utterances_per_s"] > 0
+    assert rows["beam 4"]["score"] >= rows["greedy"]["score"]
+    # Another search with the same weights and limits finds the same texts.
+    assert abs(rows["torchaudio"]["score"] - rows["beam 4"]["score"]) < 0.5

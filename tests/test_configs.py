@@ -117,7 +117,9 @@ def test_extra_decoders_name_classes_that_a_file_may_name_and_their_arguments(na
     nodes = list(targets(yaml.safe_load((CONFIGS / "extra_decoders" / f"{name}.yaml").read_text("utf-8"))))
     assert nodes
     for node in nodes:
-        arguments = {key: value for key, value in node.items() if key != "_target_"}
+        arguments = {
+            key: value for key, value in node.items() if key not in ("_target_", "search_of_checkpoint")
+        }
         inspect.signature(allowed_targets(OWN_ROOMS)[node["_target_"]]).bind_partial(**arguments)
 
 

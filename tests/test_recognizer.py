@@ -7,8 +7,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.constructed_transducer import ConstructedTransducer
 
-from src.decoding import CTCBeamSearch, CTCGreedySearch, Hypothesis
+from src.decoding import (
+    CTCBeamSearch,
+    CTCGreedySearch,
+    Hypothesis,
+    NBestRescoring,
+    TransducerBeamSearch,
+    TransducerGreedySearch,
+)
 from src.lm import NGramLM, WordNGramScorer
 from src.recognizer import Recognizer
 from src.text_encoder import CharTextEncoder
@@ -95,6 +103,35 @@ def test_words_have_the_times_of_a_constructed_alignment(search, skip_blank):
     for (text, start, end, confidence), (word, first, last) in zip(transcript.words, words, strict=True):
         assert text == word and confidence == pytest.approx(0.9, abs=0.02)
         assert (start, end) == (round(0.04 * (first + 1), 3), round(0.04 * (last + 1), 3))
+
+
+@pytest.mark.parametrize("search", [TransducerGreedySearch(), TransducerBeamSearch(4, beam_threshold=10)])
+def test_words_of_a_transducer_have_times_and_confidences(search):
+    """Each letter has a frame of 40 ms to itself; the space before a word is no part of it."""
+    tokens = CharTextEncoder().tokens
+    words = [("two", 3, 6), ("a", 20, 21), ("no", 58, 60)]
+    spoken = {
+        first + place: tokens.index(letter)
+        for word, first, _ in words
+        for place, letter in enumerate("▁" + word)
+    }
+    frames = ConstructedTransducer.frames(spoken, 64, len(tokens), probability=0.9)
+    transducer = ConstructedTransducer(len(tokens))
+    model = SimpleNamespace(search_inputs=lambda outputs: (transducer, *outputs["frames"]), frame_s=0.04)
+    (transcript,) = Recognizer(model, CharTextEncoder(), search).decode(
+        {"frames": (frames, torch.tensor([64]))}, ["clip"]
+    )
+    assert transcript.text == "two a no"
+    for (text, start, end, confidence), (word, first, last) in zip(transcript.words, words, strict=True):
+        assert text == word and confidence == pytest.approx(0.9, abs=0.01)
+        assert (start, end) == (round(0.04 * (first + 1), 3), round(0.04 * (last + 1), 3))
+
+
+@pytest.mark.parametrize("search", [CTCGreedySearch(), NBestRescoring(CTCBeamSearch(), [])])
+def test_a_search_of_another_family_is_named(search):
+    model = SimpleNamespace(search_inputs=lambda outputs: (None, *outputs["frames"]), frame_s=0.04)
+    with pytest.raises(UserError, match="is no search for a SimpleNamespace; give one of its own"):
+        Recognizer(model, CharTextEncoder(), search).decode({"frames": (None, None)}, ["clip"])
 
 
 def test_words_of_a_search_with_a_language_model_have_times_too():

@@ -41,6 +41,13 @@ def require_blank_in_vocabulary(blank: int, log_probs: Tensor) -> None:
     require(blank < V, "blank", blank, f"below {V}, the number of tokens")
 
 
+def require_lengths(lengths: Tensor, frames: int) -> None:
+    """Asked on a CPU only: a GPU would have to be waited for."""
+    if lengths.device.type == "cpu":
+        fits = bool((lengths <= frames).all())
+        require(fits, "lengths", lengths.tolist(), f"at most {frames}, the number of frames")
+
+
 def require_scorers(scorers: Any) -> None:
     def is_weighted_scorer(pair: Any) -> bool:
         return (

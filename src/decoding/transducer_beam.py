@@ -1,22 +1,19 @@
-"""Transducer beam search on [batch, beam] tensors, frame by frame, with equal prefixes merged.
+"""Transducer beam search on [batch, beam] tensors, with equal prefixes merged.
 
-A path through the lattice leaves every frame by a blank, after at most S tokens in it. In each of S rounds every prefix
-may grow by one token; a prefix that others grow into receives their mass, and what has left the frame by a blank is
-added up over the rounds. Unpruned, with S at least a text's length, that is the transducer's forward recursion.
+In most frames of a trained model a beam only takes blanks. So on a CPU every utterance goes at its own pace, from one
+frame in which its beam changes to the next one: the joiner is asked for some frames ahead, and what happens in those
+before the change is a few operations. The result is that of going frame by frame.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.decoding.fusion import Fusion
-from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
 from src.decoding.scorer import Scorer, is_cheap_to_ask, touched
 from src.decoding.settings import (
     NEVER,
@@ -25,8 +22,13 @@ from src.decoding.settings import (
     require,
     require_beam_size,
     require_blank,
+    require_blank_in_vocabulary,
+    require_lengths,
 )
 from src.decoding.transducer_greedy import Transducer
+from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
+
+FRAMES_AHEAD = 4
 
 
 class TransducerBeamSearch:
@@ -70,151 +72,126 @@ class TransducerBeamSearch:
     ) -> list[list[Hypothesis]]:
         """joint_encoded [B, T, H], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
         B, T, _ = joint_encoded.shape
-        K, device = self.beam_size, joint_encoded.device
-        prefixes = _Prefixes.empty(B, K, self.blank, device)
+        K, S, device = self.beam_size, self.max_symbols_per_frame, joint_encoded.device
+        require_lengths(encoded_lengths, T)
+        prefixes = Prefixes.empty(B, K, self.blank, device)
+        nothing = Nothing(prefixes)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
-        no_names_here = no_names(B, K, device)
-        steps, posteriors = [], []
-        for t in range(T):
-            inside = (t < encoded_lengths)[:, None, None]
-            log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
-            active, left = prefixes.total, prefixes.total + log_probs[..., self.blank]
-            for _ in range(self.max_symbols_per_frame):
-                fusion = self.fusion.points(states, log_probs.size(2))
-                prefixes, active, pointers = _grow(
-                    prefixes, active, left, log_probs, fusion, self.blank, no_names_here, self.beam_threshold
+        audio = _Audio(
+            joint_encoded, encoded_lengths, FRAMES_AHEAD if S == 1 and is_cheap_to_ask(device) else 1
+        )
+        steps, times = [], []
+        for _ in range(T):
+            if audio.is_over():
+                break
+            for symbol in range(S):
+                frames = self._frames(audio, texts, prefixes, nothing)
+                fusion = self.fusion.points(states, frames.tokens.size(3))
+                if symbol == 0:
+                    offset, active = next_change(prefixes, frames, fusion, self.beam_threshold)
+                frame = frames.at(offset)
+                if symbol == 0:
+                    left = active + frame.blank
+                prefixes, active, step = grow(
+                    prefixes, active, left, frame, fusion, nothing, self.beam_threshold
                 )
-                grew = pointers.tokens >= 0
-                parents, tokens = pointers.followed()
-                rows = log_probs.flatten(1).gather(1, parents * log_probs.size(2) + tokens.clamp_min(0))
-                steps.append((parents, tokens))
-                posteriors.append((rows, t))
-                left = prefixes.total
-                texts.advance(pointers.parents, pointers.tokens)
-                states = self.fusion.advance(states, pointers.parents, pointers.tokens)
-                if is_cheap_to_ask(device) and not grew.any():
+                steps.append(step)
+                times.append(audio.position + offset)
+                parents, tokens = step.pointers.parents, step.pointers.tokens
+                left = prefixes.total + texts.advance(parents, tokens, audio.frames_at(offset), self.blank)
+                states = self.fusion.advance(states, parents, tokens)
+                if S > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
-                log_probs = texts.log_probs(joint_encoded[:, t], inside, self.blank)
-                left = torch.where(grew, active + log_probs[..., self.blank], prefixes.total)
             prefixes = prefixes._replace(total=left)
-        history = History(B, K)
-        if steps:
-            parents, tokens = (torch.stack(part) for part in zip(*steps, strict=True))
-            rows, times = zip(*posteriors, strict=True)
-            times = torch.tensor(times, device=device)[:, None, None].expand(-1, B, 1)
-            history.add(parents, tokens, torch.stack(rows), times)
-        score = prefixes.total + prefixes.fused + self.fusion.finish(states)
-        return history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
+            audio.position = audio.position + offset + 1
+        rank, total = prefixes.total + prefixes.fused, prefixes.total
+        if (
+            self.beam_threshold is not None
+        ):  # as one more frame would, such as those beside a longer utterance
+            limit = rank.amax(1, keepdim=True) - self.beam_threshold
+            total = total.masked_fill(rank < limit, NEVER)
+        score = total + prefixes.fused + self.fusion.finish(states)
+        history = history_of(B, K, steps, times)
+        return history.hypotheses(score, total, has_scorers=bool(self.scorers))
+
+    def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
+        """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
+        log_probs = texts.log_probs(audio.ahead())
+        require_blank_in_vocabulary(self.blank, log_probs)
+        ended = audio.ended()
+        if ended is not None:
+            sure = torch.full_like(log_probs[0, 0, 0], NEVER)
+            sure[self.blank] = 0.0
+            log_probs = torch.where(ended[..., None, None], sure, log_probs)
+        return Frames.of(log_probs, prefixes, self.blank, nothing)
 
 
-class _Prefixes(NamedTuple):
-    """K prefixes of B utterances, [B, K] each; a slot that holds none has a probability of 0."""
+class _Audio:
+    """joint_encoded [B, T, H], and at which frame every utterance is."""
 
-    total: Tensor  # log probability of having left all frames so far
-    fused: Tensor  # what the scorers have added
-    last: Tensor  # its last token; the blank where it has none
-    name: Tensor
-    parent_name: Tensor  # of the prefix without its last token
+    def __init__(self, joint_encoded: Tensor, lengths: Tensor, frames_ahead: int) -> None:
+        self.flat, self.lengths = joint_encoded.flatten(0, 1), lengths
+        B, self.T, _ = joint_encoded.shape
+        device = joint_encoded.device
+        self.position = torch.zeros(B, dtype=torch.long, device=device)
+        self.first = self.T * torch.arange(B, device=device)
+        self.next = torch.arange(frames_ahead, device=device)
 
-    @classmethod
-    def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> _Prefixes:
-        """The empty prefix in slot 0, nothing in the others."""
-        total = torch.full((batch_size, beam_size), NEVER, dtype=torch.float64, device=device)
-        total[:, 0] = 0.0
-        name, parent_name = no_names(batch_size, beam_size, device)
-        name[:, 0] = EMPTY
-        return cls(total, torch.zeros_like(total), torch.full_like(name, blank), name, parent_name)
+    def ahead(self) -> Tensor:
+        """The next frames of each utterance, [B, W, H]; any beyond its end."""
+        places = (self.position[:, None] + self.next).clamp_max_(self.T - 1) + self.first[:, None]
+        return self.flat.index_select(0, places.flatten()).view(*places.shape, -1)
 
+    def frames_at(self, offset: Tensor) -> Tensor:
+        """One of them, [B, H]."""
+        return self.flat.index_select(0, (self.position + offset).clamp_max_(self.T - 1) + self.first)
 
-def _grow(
-    prefixes: _Prefixes,
-    active: Tensor,
-    left: Tensor,
-    log_probs: Tensor,
-    fusion: Tensor | None,
-    blank: int,
-    nothing: tuple[Tensor, Tensor],
-    threshold: float | None,
-) -> tuple[_Prefixes, Tensor, Pointers]:
-    """A round: every prefix may grow by a token.
+    def ended(self) -> Tensor | None:
+        """Which of them [B, W] are beyond the end; None: none is."""
+        left = self.lengths - self.position
+        if is_cheap_to_ask(left.device) and int(left.min()) >= len(self.next):
+            return None
+        return self.next >= left[:, None]
 
-    Args:
-        active: [B, K] mass that may still grow in this frame.
-        left: [B, K] mass that has left the frame.
-        log_probs, fusion: [B, K, V] of each next token, and what scorers give for it.
-
-    Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
-    in the next round; and the pointers.
-    """
-    _, fused, last, name, parent_name = prefixes
-    (B, K), V = last.shape, log_probs.size(2)
-    has_parent, parent = find_parents(name, parent_name)
-    flat = parent * V + last
-    arriving = active.gather(1, parent) + log_probs.flatten(1).gather(1, flat)
-    arriving = torch.where(has_parent, arriving, NEVER)
-    staying_on = arriving + log_probs[..., blank]
-    left = torch.logaddexp(left, staying_on)
-
-    grown = active.unsqueeze(2) + log_probs
-    grown[..., blank] = NEVER
-    grown = torch.cat([grown.flatten(1), grown.new_full((B, 1), NEVER)], 1)
-    grown.scatter_(1, torch.where(has_parent, flat, K * V), NEVER)  # counted already
-    mass = torch.cat([left, grown[:, :-1]], 1)
-    if fusion is None:
-        total, best = mass.topk(K, dim=1)
-        rank = total
-    else:
-        added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
-        rank, best = (mass + added).topk(K, dim=1)
-        total, fused = mass.gather(1, best), added.gather(1, best)
-    if threshold is not None:
-        total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
-    is_dead = total == NEVER
-    is_new = (best >= K) & ~is_dead
-    pair = (best - K).clamp_min(0)
-    parents = torch.where(best >= K, pair // V, best)
-    tokens = torch.where(is_new, pair % V, -1)
-    old_name = name.gather(1, parents)
-    parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
-    after = _Prefixes(
-        total=total,
-        fused=fused,
-        last=torch.where(is_new, tokens, last.gather(1, parents)),
-        name=torch.where(is_dead, nothing[0], torch.where(is_new, longer(old_name, tokens), old_name)),
-        parent_name=torch.where(is_dead, nothing[1], parent_name),
-    )
-    active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
-    return after, active, Pointers(parents, tokens, parent, last, staying_on, left)
+    def is_over(self) -> bool:
+        """Whether all frames are known to have been searched in."""
+        return is_cheap_to_ask(self.lengths.device) and not bool((self.position < self.lengths).any())
 
 
 class _Texts:
-    """What the predictor makes of the prefixes: joint_predicted [B, K, H], and its state."""
+    """What the predictor makes of the prefixes: joint_predicted [B * K, H], and its state."""
 
     def __init__(self, model: Transducer, batch_size: int, beam_size: int) -> None:
         self.model, self.shape = model, (batch_size, beam_size)
         state = model.predictor.begin(batch_size * beam_size)
-        begin = torch.zeros(batch_size * beam_size, dtype=torch.long, device=state[0].device)
+        device = state[0].device
+        begin = torch.zeros(batch_size * beam_size, dtype=torch.long, device=device)
         self.predicted, self.state = model.predict(begin, state)
+        self.first = beam_size * torch.arange(batch_size, device=device)[:, None]  # slot of each row
 
-    def advance(self, parents: Tensor, tokens: Tensor) -> None:
-        """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged)."""
-        B, K = self.shape
-        slots = (parents + K * torch.arange(B, device=parents.device)[:, None]).flatten()
+    def advance(self, parents: Tensor, tokens: Tensor, frame: Tensor, blank: int) -> Tensor:
+        """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged).
+
+        Returns the log probability [B, K] of a blank after those that grew, in a frame [B, H]; 0 for the others.
+        """
+        K = self.shape[1]
+        slots = (parents + self.first).flatten()
         parts = [part.index_select(0, slots) for part in (self.predicted, *self.state)]
+        blank_after = torch.zeros_like(parts[0][:, 0])
         at = touched(tokens)
         if len(at):
-            token = tokens.flatten()[at]
+            token = tokens.take(at)
             old = [part.index_select(0, at) for part in parts]
             predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
             grows = token[:, None] >= 0
             for part, before, now in zip(parts, old, (predicted, *state), strict=True):
                 part.index_copy_(0, at, torch.where(grows, now, before))
+            log_probs = self.model.joint(frame.index_select(0, at // K), predicted)
+            blank_after[at] = torch.where(grows[:, 0], log_probs[:, blank].to(blank_after), 0.0)
         self.predicted, self.state = parts[0], tuple(parts[1:])
+        return blank_after.view(self.shape)
 
-    def log_probs(self, frame: Tensor, inside: Tensor, blank: int) -> Tensor:
-        """joint_encoded of a frame [B, H] -> log_probs [B, K, V] float64; beyond the end a sure blank."""
-        log_probs = self.model.joint(frame[:, None], self.predicted.view(*self.shape, -1)).double()
-        padding = torch.full_like(log_probs[0, 0], NEVER)
-        padding[blank] = 0.0
-        return torch.where(inside, log_probs, padding)
+    def log_probs(self, frames: Tensor) -> Tensor:
+        """joint_encoded of some frames [B, W, H] -> log_probs [B, W, K, V]."""
+        return self.model.joint(frames.unsqueeze(2), self.predicted.view(*self.shape, -1).unsqueeze(1))

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import is_cheap_to_ask
-from src.decoding.settings import is_count, require, require_blank
+from src.decoding.settings import (
+    is_count,
+    require,
+    require_blank,
+    require_blank_in_vocabulary,
+    require_lengths,
+)
 
 
 class Transducer(Protocol):
@@ -50,13 +56,16 @@ class TransducerGreedySearch:
         """joint_encoded [B, T, H], encoded_lengths [B] -> per utterance a list of one hypothesis."""
         B, T, _ = joint_encoded.shape
         device = joint_encoded.device
+        require_lengths(encoded_lengths, T)
         tokens = torch.zeros(B, dtype=torch.long, device=device)
         predicted, state = model.predict(tokens, model.predictor.begin(B))
         chosen, times = [], []
         for t in range(T):
             chooses = t < encoded_lengths
             for _ in range(self.max_symbols_per_frame):
-                values, tokens = model.joint(joint_encoded[:, t], predicted).max(-1)
+                log_probs = model.joint(joint_encoded[:, t], predicted)
+                require_blank_in_vocabulary(self.blank, log_probs)
+                values, tokens = log_probs.max(-1)
                 emits = chooses & (tokens != self.blank)
                 chosen.append((values.masked_fill(~chooses, 0.0), tokens.masked_fill(~emits, -1)))
                 times.append(t)

@@ -6,10 +6,13 @@ from itertools import product
 import pytest
 import torch
 from reference.transducer_paths import likelihood_of_short_frames
+from support.constructed_transducer import ConstructedTransducer
 from torch import Tensor
 
-from src.decoding import Hotwords, LengthBonus, TransducerBeamSearch, TransducerGreedySearch
-from src.lm import NGramLM, TokenNGramScorer
+from src.decoding import Hotwords, LengthBonus, TransducerBeamSearch, TransducerGreedySearch, transducer_beam
+from src.decoding.prefix_names import longer
+from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow
+from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
 from src.model.encoders import MLPEncoder
@@ -99,30 +102,174 @@ def test_greedy_is_the_choice_of_a_plain_loop():
     assert found.score == pytest.approx(score, abs=1e-5)
 
 
+def token_lm() -> TokenNGramScorer:
+    return TokenNGramScorer(NGramLM.estimate(["▁ a b", "a b a", "b ▁ a"], order=3), TOKENS)
+
+
+def word_lm() -> WordNGramScorer:
+    return WordNGramScorer(NGramLM.estimate(["a ab b", "ba a"], order=2), TOKENS, unknown_penalty=-2.0)
+
+
+def assert_same(ours: list, theirs: list) -> None:
+    """Two n-best lists."""
+    assert [h.tokens for h in ours] == [h.tokens for h in theirs]
+    assert [h.token_times for h in ours] == [h.token_times for h in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.score == pytest.approx(other.score, abs=1e-5)
+        assert mine.parts == pytest.approx(other.parts, abs=1e-5)
+        assert mine.token_log_probs == pytest.approx(other.token_log_probs, abs=1e-5)
+
+
+SEARCHES = {
+    "greedy": TransducerGreedySearch(2),
+    "beam": TransducerBeamSearch(5),
+    "beam, threshold": TransducerBeamSearch(5, beam_threshold=2),
+    "beam, three symbols": TransducerBeamSearch(4, 3),
+    "beam, two symbols, threshold": TransducerBeamSearch(4, 2, beam_threshold=1.5),
+    "beam, length, hotwords": TransducerBeamSearch(
+        4, scorers=[(LengthBonus(4), 0.3), (Hotwords(["ab"], TOKENS), 1.0)]
+    ),
+    "beam, models of tokens and words": TransducerBeamSearch(
+        4, scorers=[(token_lm(), 0.5), (word_lm(), 0.3)], beam_threshold=8
+    ),
+}
+
+
+@pytest.mark.parametrize("predictor", ["lstm", "stateless"])
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_an_utterance_is_the_same_alone_in_a_batch_in_any_order_and_beside_any_padding(search, predictor):
+    for seed in range(4):
+        model, encoded = transducer(4, predictor, seed), frames(5, 14, seed=seed)
+        encoded[..., :] *= torch.rand(5, 14, 1, generator=torch.Generator().manual_seed(seed)) * 2
+        lengths = torch.tensor([14, 9, 1, 0, 9])
+        together = search(model, encoded, lengths)
+        for row, length in enumerate(lengths.tolist()):
+            assert_same(
+                search(model, encoded[row : row + 1, :length], lengths[row : row + 1])[0], together[row]
+            )
+        padded = torch.nn.functional.pad(encoded, (0, 0, 0, 6))
+        for row, length in enumerate(lengths.tolist()):
+            padded[row, length:] = 1e4 * torch.randn(20 - length, H, dtype=padded.dtype)
+        order = torch.tensor([3, 1, 4, 0, 2])
+        for place, found in zip(order.tolist(), search(model, padded[order], lengths[order]), strict=True):
+            assert_same(found, together[place])
+
+
+@pytest.mark.parametrize("scorers", [[], [(token_lm(), 0.5), (LengthBonus(4), 1.0)]], ids=["none", "some"])
+@pytest.mark.parametrize("threshold", [None, 6.0, 1.0])
+def test_looking_ahead_changes_nothing(monkeypatch, scorers, threshold):
+    """Frames between two changes of the beam are passed over by fewer operations, not with other results."""
+    search, steps = TransducerBeamSearch(4, scorers=scorers, beam_threshold=threshold), []
+    grow = transducer_beam.grow
+    monkeypatch.setattr(transducer_beam, "grow", lambda *given: steps.append(0) or grow(*given))
+    for seed in range(4):
+        model = transducer(4, seed=seed)
+        with torch.no_grad():  # a model that mostly says nothing, as trained ones do
+            model.output.weight *= 4
+            model.output.bias[0] += 4
+        encoded, lengths = frames(3, 40, seed=seed), torch.tensor([40, 33, 5])
+        found, counts = [], []
+        for ahead in (1, 3, 4, 64):
+            monkeypatch.setattr(transducer_beam, "FRAMES_AHEAD", ahead)
+            steps.clear()
+            found.append(search(model, encoded, lengths))
+            counts.append(len(steps))
+        for others in found[1:]:
+            for ours, theirs in zip(others, found[0], strict=True):
+                assert_same(ours, theirs)
+        assert counts[0] == 40 and counts[2] < 40
+
+
+def test_a_dropped_prefix_has_nothing_left_that_could_grow():
+    cpu = torch.device("cpu")
+    start = Prefixes.empty(1, 2, 0, cpu)
+    nothing, ids = Nothing(start), start.ids.clone()
+    token, name = torch.tensor(2), ids[0, 0, 0]
+    ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
+    total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
+    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 1, 2, 4).clone()
+    prefixes = start._replace(total=total, ids=ids)
+    frame = Frames.of(log_probs, prefixes, 0, nothing).at(torch.tensor([0]))
+    after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
+    assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
+    assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
+
+
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_an_n_best_list_is_sorted_of_different_texts_and_no_longer_than_the_beam(search):
+    for seed in range(4):
+        model, encoded = transducer(4, seed=seed), frames(4, 12, seed=seed)
+        for found in search(model, encoded, torch.tensor([12, 8, 3, 0])):
+            assert 1 <= len(found) <= getattr(search, "beam_size", 1)
+            assert len({tuple(h.tokens) for h in found}) == len(found)
+            assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
+            assert all(len(h.tokens) == len(h.token_times) == len(h.token_log_probs) for h in found)
+            assert all(h.token_times == sorted(h.token_times) for h in found)
+            assert all(h.score == pytest.approx(sum(h.parts.values())) for h in found)
+
+
 @pytest.mark.parametrize(
-    "search",
-    [
-        TransducerGreedySearch(2),
-        TransducerBeamSearch(5),
-        TransducerBeamSearch(4, 3),
-        TransducerBeamSearch(4, scorers=[(LengthBonus(4), 0.3), (Hotwords(["ab"], TOKENS), 1.0)]),
-    ],
+    "search", [TransducerGreedySearch(), TransducerBeamSearch(), TransducerBeamSearch(6, 2)]
 )
-def test_an_utterance_is_the_same_alone_and_in_a_batch(search):
-    model, encoded = transducer(4), frames(4, 10)
-    lengths = torch.tensor([10, 6, 1, 0])
-    together = search(model, encoded, lengths)
-    for row, length in enumerate(lengths.tolist()):
-        alone = search(model, encoded[row : row + 1, :length], lengths[row : row + 1])[0]
-        assert [h.tokens for h in alone] == [h.tokens for h in together[row]]
-        assert [h.score for h in alone] == pytest.approx([h.score for h in together[row]], abs=1e-9)
-        assert [h.token_times for h in alone] == [h.token_times for h in together[row]]
+def test_tokens_have_the_times_and_probabilities_of_a_constructed_alignment(search):
+    spoken = {2: 3, 3: 1, 9: 2, 20: 3, 21: 2}  # frame -> token
+    encoded = ConstructedTransducer.frames(spoken, count=24, vocab_size=4, probability=0.9)
+    (best, *_), (shorter, *_) = search(
+        ConstructedTransducer(4), encoded.expand(2, -1, -1), torch.tensor([24, 20])
+    )
+    assert best.tokens == [3, 1, 2, 3, 2] and best.token_times == [2, 3, 9, 20, 21]
+    assert best.token_log_probs == pytest.approx([math.log(0.9)] * 5, abs=1e-4)
+    assert shorter.tokens == [3, 1, 2] and shorter.token_times == [2, 3, 9]
+
+
+@pytest.mark.parametrize("frame", [2, 3, 7])
+def test_a_tokens_time_is_the_frame_that_made_it_probable(frame):
+    encoded = ConstructedTransducer.frames({frame: 2}, count=10, vocab_size=4, probability=0.9)
+    encoded[0, 1] = ConstructedTransducer.frames({0: 2}, 1, 4, probability=0.05)[
+        0, 0
+    ]  # a first, weak sign of it
+    best = TransducerBeamSearch(4)(ConstructedTransducer(4), encoded, torch.tensor([10]))[0][0]
+    assert best.tokens == [2] and best.token_times == [frame]
+    assert best.token_log_probs == pytest.approx([math.log(0.9)], abs=1e-4)
+
+
+def test_the_blank_may_be_any_token():
+    model, encoded, lengths = transducer(4), frames(2, 8), torch.tensor([8, 5])
+    with torch.no_grad():
+        moved = transducer(4)
+        moved.output.weight.copy_(model.output.weight[[2, 1, 0, 3]])
+        moved.output.bias.copy_(model.output.bias[[2, 1, 0, 3]])
+        moved.predictor.embedding.weight[[0, 2]] = moved.predictor.embedding.weight[0].clone()
+        model.predictor.embedding.weight[2] = model.predictor.embedding.weight[0]
+    for kind in (TransducerGreedySearch, TransducerBeamSearch):
+        ours, theirs = kind(blank=2)(moved, encoded, lengths), kind()(model, encoded, lengths)
+        for mine, other in zip(ours, theirs, strict=True):
+            expected = [[{2: 0}.get(token, token) for token in h.tokens] for h in other]
+            assert [h.tokens for h in mine] == expected
+            assert [h.score for h in mine] == pytest.approx([h.score for h in other], abs=1e-5)
+
+
+def test_a_word_model_inside_is_added_to_the_acoustic_score():
+    model, encoded = transducer(4), frames(1, 4)
+    plain, fused = (
+        TransducerBeamSearch(3000, scorers=chosen)(model, encoded, torch.tensor([4]))[0]
+        for chosen in ([], [(word_lm(), 0.7)])
+    )
+    acoustic, lm = {tuple(h.tokens): h.score for h in plain}, word_lm().lm
+    compared = 0
+    for h in fused:
+        assert h.parts["acoustic"] == pytest.approx(acoustic[tuple(h.tokens)], abs=1e-6)
+        words = "".join(TOKENS[token] for token in h.tokens).replace("▁", " ").split()
+        if h.tokens and all(word in lm.ids for word in words):
+            expected = 0.7 * math.log(10) * lm.score(" ".join(words))
+            assert h.parts["scorers"] == pytest.approx(expected, abs=1e-5)
+            compared += 1
+    assert compared > 5
 
 
 def test_scorers_add_what_they_give_the_whole_text():
     model, encoded = transducer(4), frames(1, 3)
-    lm = NGramLM.estimate(["▁ a b", "a b a", "b ▁ a"], order=3)
-    scorers = [(TokenNGramScorer(lm, TOKENS), 0.7), (LengthBonus(4), 0.4)]
+    scorers, lm = [(token_lm(), 0.7), (LengthBonus(4), 0.4)], token_lm().lm
     plain, fused = (
         TransducerBeamSearch(3000, 2, scorers=chosen)(model, encoded, torch.tensor([3]))[0]
         for chosen in ([], scorers)
@@ -156,12 +303,46 @@ def test_a_threshold_drops_what_is_too_far_behind_the_best():
     assert all(found[0].score - h.score < 8 * 1.5 for found in some for h in found)
 
 
-def test_an_untrained_model_that_only_talks_is_stopped():
-    model = transducer(4)
+@pytest.mark.parametrize("S", [1, 2, 3])
+@pytest.mark.parametrize("scorers", [[], [(LengthBonus(4), 2.0), (word_lm(), 0.5)]], ids=["none", "some"])
+def test_a_threshold_of_zero_leaves_what_a_beam_of_one_has(S, scorers):
+    """What was dropped does not grow again, whatever scorers would give it."""
+    for seed in range(6):
+        model, encoded, lengths = transducer(4, seed=seed), frames(3, 12, seed=seed), torch.tensor([12, 7, 2])
+        ours = TransducerBeamSearch(4, S, scorers=scorers, beam_threshold=0)(model, encoded, lengths)
+        theirs = TransducerBeamSearch(1, S, scorers=scorers)(model, encoded, lengths)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same(mine, other)
+
+
+@pytest.mark.parametrize("S", [1, 3])
+@pytest.mark.parametrize("predictor", ["lstm", "stateless"])
+def test_an_untrained_model_that_only_talks_is_stopped(predictor, S):
+    model = transducer(4, predictor)
     with torch.no_grad():
         model.output.bias[0] = -100.0
-    for search in (TransducerGreedySearch(3), TransducerBeamSearch(2, 3)):
-        assert len(search(model, frames(1, 5), torch.tensor([5]))[0][0].tokens) == 15
+    bonus = [(LengthBonus(4), 1000.0)]
+    for search in (
+        TransducerGreedySearch(S),
+        TransducerBeamSearch(2, S),
+        TransducerBeamSearch(2, S, scorers=bonus),
+    ):
+        assert len(search(model, frames(1, 5), torch.tensor([5]))[0][0].tokens) == 5 * S
+
+
+@pytest.mark.parametrize("kind", [TransducerGreedySearch, TransducerBeamSearch])
+def test_inputs_that_do_not_fit_are_named(kind):
+    with pytest.raises(UserError, match="blank=4 must be below 4"):
+        kind(blank=4)(transducer(4), frames(1, 3), torch.tensor([2]))
+    with pytest.raises(UserError, match=r"lengths=\[3, 4\] must be at most 3"):
+        kind()(transducer(4), frames(2, 3), torch.tensor([3, 4]))
+    found = kind()(transducer(4), frames(2, 0), torch.tensor([0, 0]))
+    assert [h.tokens for hypotheses in found for h in hypotheses] == [[], []]
+
+
+def test_a_scorer_of_other_tokens_is_named():
+    with pytest.raises(UserError, match="LengthBonus's vocabulary=5 must be the model's, 4"):
+        TransducerBeamSearch(scorers=[(LengthBonus(5), 1.0)])(transducer(4), frames(1, 3), torch.tensor([3]))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +354,13 @@ def test_an_untrained_model_that_only_talks_is_stopped():
         {"max_symbols_per_frame": True},
         {"blank": -1},
         {"beam_size": 0},
+        {"scorers": [LengthBonus(4)]},
+        {"scorers": [(LengthBonus(4), float("nan"))]},
     ],
 )
 def test_settings_out_of_range_are_named(settings):
-    with pytest.raises(UserError, match=next(iter(settings))):
+    with pytest.raises(UserError, match=f"{next(iter(settings))}|the weight of LengthBonus"):
         TransducerBeamSearch(**settings)
-    if not {"beam_size", "beam_threshold"} & settings.keys():
+    if not {"beam_size", "beam_threshold", "scorers"} & settings.keys():
         with pytest.raises(UserError, match=next(iter(settings))):
             TransducerGreedySearch(**settings)

@@ -70,6 +70,14 @@ TINY = [
 ]
 
 
+TRANSDUCER = [
+    "model=conformer_rnnt_xs",
+    "objective=transducer",
+    "decoders=transducer",
+    "model.encoder.norm=layer",
+]
+
+
 @pytest.fixture(scope="session")
 def run_folder(corpus, tmp_path_factory) -> Path:
     """A run that has learnt the tone corpus by heart."""

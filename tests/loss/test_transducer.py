@@ -109,6 +109,17 @@ def test_the_numbers_of_targets_must_fit():
         transducer_loss(logits, targets[:, :2], *lengths)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_added_up_in_single(dtype):
+    logits, targets, *lengths = example(3, 2, 9, 5, 6)
+    half = logits.to(dtype).requires_grad_()
+    single = logits.to(dtype).float().requires_grad_()
+    ours, theirs = (transducer_loss(x, targets, *lengths) for x in (half, single))
+    ours.backward(), theirs.backward()
+    assert ours.dtype == torch.float32 and torch.equal(ours, theirs)
+    assert torch.equal(half.grad, single.grad.to(dtype))
+
+
 @pytest.mark.parametrize("at_once", [1, 50, 2**20])
 def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, monkeypatch):
     monkeypatch.setattr("src.loss.transducer.SCORES_AT_ONCE", at_once)

@@ -1,0 +1,182 @@
+"""The prefixes of a transducer's beam search, and what a frame makes of them: tensors in, tensors out.
+
+A path through the lattice leaves every frame by a blank, after at most S tokens in it. In each of S rounds every prefix
+may grow by one token; a prefix that others grow into receives their mass, and what has left the frame by a blank is
+added up over the rounds. Unpruned, with S at least a text's length, that is the transducer's forward recursion.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.decoding.history import LOG_2, History, Pointers
+from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
+from src.decoding.settings import NEVER
+
+
+class Prefixes(NamedTuple):
+    """K prefixes of B utterances; a slot that holds none has a probability of 0."""
+
+    total: Tensor  # [B, K] log probability of having left all frames so far
+    fused: Tensor  # [B, K] what the scorers have added
+    ids: Tensor  # [3, B, K] its name, that of the prefix without its last token, and that token (the blank: none)
+
+    @classmethod
+    def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> Prefixes:
+        """The empty prefix in slot 0, nothing in the others."""
+        total = torch.full((batch_size, beam_size), NEVER, dtype=torch.float64, device=device)
+        total[:, 0] = 0.0
+        name, parent_name = no_names(batch_size, beam_size, device)
+        name[:, 0] = EMPTY
+        ids = torch.stack([name, parent_name, torch.full_like(name, blank)])
+        return cls(total, torch.zeros_like(total), ids)
+
+
+class Nothing:
+    """What stands for nothing: a mass of 0, no token, and the ids of slots without a prefix."""
+
+    def __init__(self, prefixes: Prefixes) -> None:
+        ids = prefixes.ids
+        self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
+        self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
+
+
+class Frames(NamedTuple):
+    """What the joiner says after each prefix in W frames of each utterance (or in one: without that dimension)."""
+
+    parent: Tensor  # [B, K] slot of the prefix without its last token; any where the beam has it not
+    arc: Tensor  # [B, W, K] log probability of the last token after that prefix; NEVER where the beam has it not
+    blank: Tensor  # [B, W, K] log probability of the blank
+    tokens: (
+        Tensor  # [B, W, K, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
+    )
+
+    @classmethod
+    def of(cls, log_probs: Tensor, prefixes: Prefixes, blank: int, nothing: Nothing) -> Frames:
+        """log_probs [B, W, K, V], which are written to."""
+        name, parent_name, last = prefixes.ids.unbind()
+        has_parent, parent = find_parents(name, parent_name)
+        has_parent = has_parent.unsqueeze(1)
+        flat = log_probs.flatten(2)
+        merged = torch.add(last, parent, alpha=log_probs.size(3)).unsqueeze(1)
+        arc = flat.gather(2, merged.expand(-1, log_probs.size(1), -1))
+        arc = torch.where(has_parent, arc, nothing.mass)
+        blanks = log_probs[..., blank].clone()
+        log_probs[..., blank] = NEVER
+        merged = merged.masked_fill_(~has_parent, blank)
+        flat.scatter_(2, merged.expand(-1, log_probs.size(1), -1), NEVER)
+        return cls(parent, arc, blanks, flat.view(log_probs.shape))
+
+    def at(self, offset: Tensor) -> Frames:
+        """One frame of each utterance, [B]."""
+        rows = torch.arange(len(offset), device=offset.device)
+        return Frames(self.parent, *(part[rows, offset] for part in self[1:]))
+
+
+def next_change(
+    prefixes: Prefixes, frames: Frames, fusion: Tensor | None, threshold: float | None
+) -> tuple[Tensor, Tensor]:
+    """The first frame [B] of each utterance in which its beam gets or loses a prefix, or else the last one, and the
+    mass [B, K] of the prefixes before it.
+
+    Until then blanks and tokens that lead from one prefix of the beam to another are all that happens. A frame in
+    which such a token is what made its prefix probable is a change, too: it is that token's time.
+    """
+    parent, arc, blank, tokens = frames
+    leaving = zip(blank.unbind(1), (arc + blank).unbind(1), strict=True)
+    before, after, arriving = [], [prefixes.total], []
+    for staying, moving in leaving:
+        before.append(after[-1])
+        arriving.append(before[-1].gather(1, parent) + moving)
+        after.append(torch.logaddexp(before[-1] + staying, arriving[-1]))
+    before, after, arriving = (torch.stack(part, 1) for part in (before, after[1:], arriving))
+    fused = prefixes.fused.unsqueeze(1)
+    best_token = (tokens if fusion is None else tokens + fusion.unsqueeze(1)).amax(3)
+    grown, stayed = before + fused + best_token, after + fused
+    changes = grown >= stayed.amin(2, keepdim=True)
+    if threshold is not None:
+        limit = stayed.amax(2, keepdim=True) - threshold
+        changes = (changes & (grown >= limit)) | ((stayed < limit) & (after > NEVER))
+    changes = (changes | (arriving > after - LOG_2)).any(2)
+    changes[:, -1] = True
+    offset = changes.byte().argmax(1)
+    return offset, before.gather(1, offset[:, None, None].expand(-1, 1, before.size(2))).squeeze(1)
+
+
+class Step(NamedTuple):
+    """What a round leaves for the history, [B, K] each."""
+
+    pointers: Pointers
+    active: Tensor  # the mass that could grow, for the slots as they were
+    arriving: Tensor  # the part of it that grew into another prefix of the beam: this one
+    total: Tensor  # the mass of those that are new
+
+
+def grow(
+    prefixes: Prefixes,
+    active: Tensor,
+    left: Tensor,
+    frame: Frames,
+    fusion: Tensor | None,
+    nothing: Nothing,
+    threshold: float | None,
+) -> tuple[Prefixes, Tensor, Step]:
+    """A round: every prefix may grow by a token.
+
+    Args:
+        active: [B, K] mass that may still grow in this frame.
+        left: [B, K] mass that has left the frame.
+        frame: one frame of each utterance.
+        fusion: [B, K, V] what scorers give for each next token.
+
+    Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
+    in the next round; and what the history needs.
+    """
+    _, fused, ids = prefixes
+    parent, arc, blank, tokens = frame
+    K, V = tokens.shape[1:]
+    arriving = active.gather(1, parent) + arc
+    staying_on = arriving + blank
+    left = torch.logaddexp(left, staying_on)
+
+    mass = torch.cat([left, (active.unsqueeze(2) + tokens).flatten(1)], 1)
+    if fusion is None:
+        total, best = mass.topk(K, dim=1)
+        rank = total
+    else:
+        added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
+        rank, best = (mass + added).topk(K, dim=1)
+        total, fused = mass.gather(1, best), added.gather(1, best)
+    if threshold is not None:
+        total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
+    is_dead = total == NEVER
+    pair = best - K
+    is_pair = pair >= 0
+    is_new = is_pair & ~is_dead
+    parents = torch.where(is_pair, pair // V, best)
+    token = torch.where(is_new, pair % V, nothing.token)
+    old = ids.gather(2, parents.expand_as(ids))
+    new = torch.stack([longer(old[0], token), old[0], token])
+    step = Step(Pointers(parents, token, parent, ids[2], staying_on, left), active, arriving, total)
+    ids = torch.where(is_dead, nothing.ids, torch.where(is_new, new, old))
+    active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
+    return Prefixes(total, fused, ids), active, step
+
+
+def history_of(batch_size: int, beam_size: int, steps: list[Step], times: list[Tensor]) -> History:
+    """Of all rounds, and the frames [B] that they were in."""
+    history = History(batch_size, beam_size)
+    if steps:
+        pointers, *masses = zip(*steps, strict=True)
+        pointers = Pointers(*map(torch.stack, zip(*pointers, strict=True)))
+        active, arriving, total = map(torch.stack, masses)
+        parents, tokens = pointers.followed()
+        # A token's log probability is what its arc added to the mass.
+        merged = (arriving - active.gather(2, pointers.merged_from)).gather(2, pointers.parents)
+        grown = total - active.gather(2, pointers.parents)
+        log_probs = torch.where(pointers.tokens < 0, merged, grown)
+        history.add(parents, tokens, log_probs, torch.stack(times).unsqueeze(2))
+    return history
