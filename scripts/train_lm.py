@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import find_checkpoint
@@ -89,7 +87,7 @@ def main() -> None:
             lm.to_arpa(arguments.out)
         else:
             lm.save(arguments.out)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{arguments.out}: cannot be written ({error}); choose another --out") from None
     sizes = ", ".join(f"{end - first:,}" for first, end in zip(lm.starts, lm.starts[1:], strict=False))
     unit = "tokens" if encoder else "words"

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -63,8 +64,14 @@ def written_whole(file: Path) -> Iterator[Path]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file that others may read as they may read any new file (the library alone lets nobody)."""
-    save_file(dict(tensors), file, about)
+    """Writes a safetensors file that others may read as they may read any new file (the library alone lets nobody).
+
+    Raises ``OSError`` where it cannot be written, as every other writing does.
+    """
+    try:
+        save_file(dict(tensors), file, about)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from None
     mask = os.umask(0)
     os.umask(mask)
     file.chmod(0o666 & ~mask)
