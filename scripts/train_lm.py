@@ -22,6 +22,7 @@ from src.lm import NGramLM
 from src.text_encoder import TextEncoder, load_text_encoder, normalize
 from src.text_encoder.corpus import read_lines, text_files
 from src.utils.errors import TextError, UserError, door
+from src.utils.files import check_output
 from src.utils.progress import progress_bar
 
 
@@ -70,6 +71,7 @@ def main() -> None:
         help="for each order, leave out what occurs at most N times",
     )
     arguments = parser.parse_args()
+    check_output(arguments.out)
 
     encoder = None
     if arguments.tokens:
@@ -82,7 +84,6 @@ def main() -> None:
     if len(skipped) > 20:
         print(f"skipped: {len(skipped) - 20} more", file=sys.stderr)
     try:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         if arguments.out.name.endswith((".arpa", ".arpa.gz")):
             lm.to_arpa(arguments.out)
         else:
