@@ -165,9 +165,9 @@ ngram 2=2
 
 
 def test_files_of_other_programs(tmp_path):
-    """Another order of the words, back-off weights left out, no <unk> (then 10^-100), Windows line ends."""
+    """Another order of the words, back-off weights left out, no <unk> (then 10^-100), Windows line ends and mark."""
     file = tmp_path / "foreign.arpa"
-    file.write_text(FOREIGN.replace("\n", "\r\n"))
+    file.write_bytes(FOREIGN[FOREIGN.index("\\data") :].replace("\n", "\r\n").encode("utf-8-sig"))
     lm = NGramLM.from_arpa(file)
     assert lm.score("A B") == pytest.approx(-0.1 - 0.2 + (-0.25 - 0.9), abs=1e-6)
     assert lm.score("B") == pytest.approx((-0.5 - 0.4) + (-0.25 - 0.9), abs=1e-6)
