@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.decoding.scorer import is_cheap_to_ask, touched
-from src.decoding.settings import is_number, require
+from src.decoding.settings import is_number, is_path, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, SPECIAL, UNKNOWN
 from src.lm.ngram import NGramLM
@@ -28,6 +28,7 @@ BASE = 6364136223846793005
 LOOK_AHEAD_UNIT = 1e-3  # whole numbers add up to nothing again, exactly
 LEAST_LOOK_AHEAD = -30_000  # of these
 BREAK = -(2**15)
+LM_EXPECTED = "the path of a language model, such as data/lm/words.safetensors"
 LEAST_SHARE_OF_WORDS = 0.05
 LEAST_SHARE_OF_TOKENS = 0.75
 
@@ -76,7 +77,8 @@ class WordNGramScorer:
         self, lm: NGramLM | KenLMBinary | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
     ) -> None:
         require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
-        self.lm = open_word_lm(lm) if isinstance(lm, str | Path) else lm
+        require(isinstance(lm, NGramLM | KenLMBinary) or is_path(lm), "lm", lm, LM_EXPECTED)
+        self.lm = open_word_lm(lm) if is_path(lm) else lm
         self.unknown_penalty = unknown_penalty
         if piece := next((word for word in self.lm.words if WORD_START in word), None):
             raise UserError(
@@ -232,7 +234,8 @@ class TokenNGramScorer:
     """
 
     def __init__(self, lm: NGramLM | str | Path, tokens: Sequence[str]) -> None:
-        self.lm = lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        require(isinstance(lm, NGramLM) or is_path(lm), "lm", lm, LM_EXPECTED)
+        self.lm = lm = NGramLM.open(lm) if is_path(lm) else lm
         V = len(tokens)
         words = torch.tensor([lm.ids.get(token, UNKNOWN) for token in tokens])
         words[0] = UNKNOWN  # blank, or the end of the sentence: no scorer is asked for it here

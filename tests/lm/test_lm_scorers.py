@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch
-from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
+from src.lm import NeuralScorer, NGramLM, TokenNGramScorer, WordNGramScorer
 from src.utils.errors import UserError
 
 LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b"]
@@ -100,6 +101,14 @@ def test_a_model_of_other_tokens_is_refused(lines, message):
     """Of words, even if each letter is one of them; of another tokenizer, even if it has all tokens of this one."""
     with pytest.raises(UserError, match=message):
         TokenNGramScorer(NGramLM.estimate(lines, order=2), ["<blank>", "▁", *"'abcdefghijklmnopqrstuvwxyz"])
+
+
+@pytest.mark.parametrize("lm", [None, 5, "", ["words.bin"]])
+@pytest.mark.parametrize("scorer", [WordNGramScorer, TokenNGramScorer, NeuralScorer])
+def test_what_is_no_path_of_a_language_model_is_refused(scorer, lm):
+    """A decoder YAML with ``lm:`` and nothing after it, or a number without quotes."""
+    with pytest.raises(UserError, match=f"lm={re.escape(repr(lm))} must be the path of a .*, such as "):
+        scorer(lm, CHARACTERS)
 
 
 def test_a_rare_token_may_be_missing_in_a_token_model():
