@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -80,7 +79,7 @@ def main() -> None:
     try:
         with atomic_directory(out) as unfinished:
             write_checkpoint(unfinished, model, first.config, first.text_encoder(), card)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{out}: cannot be written ({error}); choose another --out") from None
     print(f"averaged {names}")
     print(f"checkpoint: {out}")

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.utils.errors import UserError, door
+from src.utils.files import check_output, written_whole
 
 
 def curve(run: Path, name: str) -> tuple[list[int], list[float]]:
@@ -46,6 +47,7 @@ def main() -> None:
     kinds = figure.canvas.get_supported_filetypes()
     if arguments.out.suffix.lower().lstrip(".") not in kinds:
         raise UserError(f"--out {arguments.out}: no kind of picture; end it in .png or .svg")
+    check_output(arguments.out)
     loss, wer = figure.subplots(1, 2)
     for run in arguments.runs:
         loss.plot(*curve(run, "train/loss"), label=run.name, linewidth=0.8)
@@ -56,12 +58,8 @@ def main() -> None:
     for axes in (loss, wer):
         axes.grid(alpha=0.3)
         axes.legend()
-    try:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(arguments.out, dpi=120)
-    except OSError as error:
-        message = f"--out {arguments.out}: cannot be written ({error.strerror}); choose another file"
-        raise UserError(message) from None
+    with written_whole(arguments.out) as unfinished:
+        figure.savefig(unfinished, format=arguments.out.suffix.lower().lstrip("."), dpi=120)
     print(f"drew {len(arguments.runs)} runs into {arguments.out}")
 
 

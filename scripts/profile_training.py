@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.trainer import trainer_to_measure
 from src.trainer.profiling import profile
 from src.utils.errors import UserError, door
+from src.utils.files import check_output, written_whole
 from src.utils.hydra_door import config_and_options
 from src.utils.plots import bars_figure
 
@@ -44,17 +43,6 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """A file that appears whole or not at all. Raises ``UserError`` where it cannot."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(unfinished)
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
-
-
 @door
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -67,6 +55,9 @@ def main() -> None:
     config, options = config_and_options(parser)
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: give at least 1")
+    files = options.out / "profile.json", options.out / "profile.png"
+    for file in files:
+        check_output(file)
     result = {
         "config": options.config_name,
         "overrides": options.overrides,
@@ -79,9 +70,10 @@ def main() -> None:
         },
         f"{options.config_name} on {result['device']}, {result['precision']}",
     )
-    files = options.out / "profile.json", options.out / "profile.png"
-    write(files[0], lambda file: file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
-    write(files[1], lambda file: picture.savefig(file, format="png", dpi=110))
+    with written_whole(files[0]) as unfinished:
+        unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    with written_whole(files[1]) as unfinished:
+        picture.savefig(unfinished, format="png", dpi=110)
     print(table(result))
     print(f"files: {files[0]} and {files[1]}")
 

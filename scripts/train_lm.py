@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.checkpoint import find_checkpoint
@@ -24,6 +22,7 @@ from src.lm import NGramLM
 from src.text_encoder import TextEncoder, load_text_encoder, normalize
 from src.text_encoder.corpus import read_lines, text_files
 from src.utils.errors import TextError, UserError, door
+from src.utils.files import check_output
 from src.utils.progress import progress_bar
 
 
@@ -72,6 +71,7 @@ def main() -> None:
         help="for each order, leave out what occurs at most N times",
     )
     arguments = parser.parse_args()
+    check_output(arguments.out)
 
     encoder = None
     if arguments.tokens:
@@ -84,12 +84,11 @@ def main() -> None:
     if len(skipped) > 20:
         print(f"skipped: {len(skipped) - 20} more", file=sys.stderr)
     try:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         if arguments.out.name.endswith((".arpa", ".arpa.gz")):
             lm.to_arpa(arguments.out)
         else:
             lm.save(arguments.out)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"{arguments.out}: cannot be written ({error}); choose another --out") from None
     sizes = ", ".join(f"{end - first:,}" for first, end in zip(lm.starts, lm.starts[1:], strict=False))
     unit = "tokens" if encoder else "words"

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.text_encoder import BPETextEncoder, normalize, train_bpe
 from src.text_encoder.corpus import read_lines, text_files
 from src.utils.errors import TextError, UserError, door
+from src.utils.files import check_output, written_whole
 from src.utils.progress import progress_bar
 
 
@@ -45,6 +46,8 @@ def main() -> None:
         "--vocab-size", type=int, default=256, help="tokens, the blank included (default 256)"
     )
     arguments = parser.parse_args()
+    path = arguments.out / BPETextEncoder.file_name
+    check_output(path)
 
     lines, skipped = read_corpus(arguments.text)
     for error in skipped[:20]:
@@ -52,12 +55,8 @@ def main() -> None:
     if skipped and not lines:
         raise UserError(f"none of {len(skipped)} files can be read; the first: {skipped[0]}")
     model = train_bpe(lines, arguments.vocab_size)
-    path = arguments.out / BPETextEncoder.file_name
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(model)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    with written_whole(path) as unfinished:
+        unfinished.write_bytes(model)
 
     encoder = BPETextEncoder(path)
     sample = lines[:: max(1, len(lines) // 1000)]

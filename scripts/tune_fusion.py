@@ -44,7 +44,7 @@ from src.recognizer import Recognizer
 from src.text_encoder import normalize
 from src.utils.devices import choose_device
 from src.utils.errors import UserError, door
-from src.utils.files import save_tensors, written_whole
+from src.utils.files import check_output, save_tensors, written_whole
 from src.utils.progress import progress_bar
 
 BATCH = 32  # utterances searched in at once
@@ -185,6 +185,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out {arguments.out}: must end in .yaml")
+    table, picture = arguments.out.with_suffix(".json"), arguments.out.with_suffix(".png")
+    for file in (arguments.out, table, picture):
+        check_output(file)
 
     checkpoint = Checkpoint.open(arguments.checkpoint)
     model = checkpoint.model().to(choose_device(arguments.device))
@@ -203,7 +206,6 @@ def main() -> None:
     paths = [Path(dataset.entry(row).path) for row in range(len(dataset))]
     recordings = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     name = hashlib.sha256(repr((checkpoint.fingerprint(), recordings)).encode()).hexdigest()[:12]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     heard = acoustic_scores(
         recognizer, dataset, arguments.out.with_name(f"acoustic_scores_{name}.safetensors")
     )
@@ -228,9 +230,7 @@ def main() -> None:
         f"WER {100 * best['wer']:.2f} %  CER {100 * best['cer']:.2f} % on {len(ids)} clips of {dataset.name}"
     )
     arguments.out.write_text(f"# {summary}\n" + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    table = arguments.out.with_suffix(".json")
     table.write_text(json.dumps({"best": best, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    picture = arguments.out.with_suffix(".png")
     surface(rows, best).savefig(picture, dpi=120)
     without = min((row["wer"] for row in rows if row["weight"] == 0), default=None)
     if without is not None:

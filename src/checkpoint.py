@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,6 +79,15 @@ class _PlainLoader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases such as *name are not allowed")
         return super().compose_node(parent, index)
+
+
+class _OwnLoader(_PlainLoader):
+    """What people write by hand: 1e-3 and 1.0e9 are numbers, as on the command line; YAML 1.1 has them as texts."""
+
+
+_OwnLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def _missing_mappings(config: Any) -> str | None:
@@ -220,7 +230,7 @@ class Checkpoint:
             return decoders[name], self.path / CONFIG, ROOMS
         file = Path(name) if name.endswith((".yaml", ".yml")) else OWN_DECODERS / f"{name}.yaml"
         try:
-            settings = yaml.load(file.read_text(encoding="utf-8"), _PlainLoader)
+            settings = yaml.load(file.read_text(encoding="utf-8"), _OwnLoader)
         except (FileNotFoundError, NotADirectoryError):
             if file == Path(name):
                 raise UserError(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing
+import os
 import signal
+from functools import partial
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -20,6 +25,9 @@ from src.utils.errors import UserError
 def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_workers: int = 0) -> DataLoader:
     """A loader whose workers live as long as it does and compute with one thread each."""
     check("num_workers", num_workers, Whole)
+    end = multiprocessing.Event()
+    if num_workers:
+        atexit.register(end.set)
     return DataLoader(
         prepared,
         batch_sampler=sampler,
@@ -27,14 +35,18 @@ def build_loader(prepared: PreparedDataset, sampler: BucketBatchSampler, num_wor
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=num_workers > 0,
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=partial(_leave_signals_to_the_parent, end),
     )
 
 
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Ctrl-C and torchrun's SIGTERM reach a whole process group; only the parent knows how to stop well."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals_to_the_parent(end: Any, worker: int) -> None:
+    """Ctrl-C and torchrun's SIGTERM reach a whole process group; only the parent knows how to stop well.
+
+    Once ``end`` is set, its SIGTERM ends the worker: so the parent's interpreter gets rid of a worker whose loader
+    something still holds, such as an error's traceback, and waits until it is gone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if end.is_set() else None)
 
 
 def recordings_of(config: DictConfig) -> SpeechDataset:

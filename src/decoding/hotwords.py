@@ -84,8 +84,11 @@ class Hotwords:
     """
 
     def __init__(self, phrases: Sequence[str], tokens: Sequence[str]) -> None:
-        if isinstance(phrases, str) or not phrases or not all(isinstance(p, str) for p in phrases):
+        if isinstance(phrases, str) or not isinstance(phrases, Sequence) or not phrases:
             raise UserError(f"Hotwords: phrases={phrases!r} must be a list of texts, at least one")
+        for phrase in phrases:
+            if not isinstance(phrase, str):  # YAML reads on and yes as true
+                raise UserError(f"Hotwords: the phrase {phrase!r} is no text; put it in quotes")
         known = {letter for token in tokens[1:] for letter in token}
         spelled = []
         for phrase in phrases:

@@ -41,6 +41,8 @@ class NBestRescoring:
         """What the search takes -> per utterance its hypotheses, best first by the new score."""
         found = self.search(*inputs)
         flat = [hypothesis for hypotheses in found for hypothesis in hypotheses]
+        if not flat:
+            return found
         device = next((value.device for value in inputs if isinstance(value, Tensor)), torch.device("cpu"))
         points = self._points([hypothesis.tokens for hypothesis in flat], device)
         for hypothesis, more in zip(flat, points, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,10 @@ def is_count(value: Any, least: int) -> bool:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_path(value: Any) -> bool:
+    return isinstance(value, str | Path) and bool(str(value))
 
 
 def require_beam_size(beam_size: Any) -> None:

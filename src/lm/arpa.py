@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import re
@@ -94,6 +95,7 @@ def _bytes_of(file: Path) -> bytes:
         raise UserError(f"{file}: there is no such language model") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read ({error}); get it again") from None
+    content = content.removeprefix(codecs.BOM_UTF8)
     if content.startswith(KENLM_BINARY):
         raise UserError(
             f"{file}: a KenLM binary, which serves as a model of words only; give the ARPA file here"

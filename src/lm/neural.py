@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from src.checkpoint import Checkpoint
 from src.decoding.scorer import touched
+from src.decoding.settings import is_path, require
 from src.model.predictors import LSTMPredictor
 from src.utils.errors import UserError
 
@@ -65,10 +66,12 @@ class NeuralScorer:
         lm: the model, or the checkpoint or run that ``train.py -cn=lm`` made.
         tokens: of the recogniser's tokenizer, which must be the model's.
 
-    Raises ``UserError`` for no such checkpoint, or one with other tokens.
+    Raises ``UserError`` for no path, no such checkpoint, or one with other tokens.
     """
 
     def __init__(self, lm: LSTMLanguageModel | str | Path, tokens: Sequence[str]) -> None:
+        fits = isinstance(lm, LSTMLanguageModel) or is_path(lm)
+        require(fits, "lm", lm, "the path of a checkpoint or run of train.py -cn=lm, such as saved/lm")
         if not isinstance(lm, LSTMLanguageModel):
             checkpoint = Checkpoint.open(lm)
             if checkpoint.text_encoder().tokens != list(tokens):

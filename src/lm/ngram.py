@@ -28,7 +28,7 @@ from src.lm.kneser_ney import (
     numbered,
     padded,
 )
-from src.lm.trie import Trie
+from src.lm.trie import Trie, is_trie
 from src.utils.errors import UserError
 from src.utils.files import save_tensors, written_whole
 
@@ -146,7 +146,7 @@ class NGramLM:
             keys.append(node_below[below[stays]] * V + level.words[stays, -1])
             suffix.append(node_below[level.suffix[stays]])
             with np.errstate(divide="ignore"):
-                log_prob.append(np.maximum(np.log10(p[stays]), LOG10_ZERO))
+                log_prob.append(np.log10(p[stays]).clip(LOG10_ZERO, 0))  # a sum of 1 may be rounded up
                 backoff.append(np.maximum(np.log10(b[stays]), LOG10_ZERO))
             node_below = starts[-1] + np.cumsum(stays) - 1
             starts.append(starts[-1] + int(stays.sum()))
@@ -276,12 +276,11 @@ class NGramLM:
                 f"{file}: no language model can be read from it ({error}); make it again"
             ) from None
         try:
-            words, starts = json.loads(about["words"]), json.loads(about["starts"])
-            lm = cls(words, **tensors, starts=starts)
-            whole = len(lm.log_prob) == len(lm.backoff) == len(lm.suffix) == len(lm.keys) + 1 == starts[-1]
+            lm = cls(json.loads(about["words"]), **tensors, starts=json.loads(about["starts"]))
+            fits = is_trie(lm)
         except (KeyError, TypeError, ValueError, IndexError):
-            whole = False
-        if not whole:
+            fits = False
+        if not fits:
             raise UserError(f"{file}: its parts do not fit together; make it again")
         return lm
 

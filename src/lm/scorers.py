@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.decoding.scorer import is_cheap_to_ask, touched
-from src.decoding.settings import is_number, require
+from src.decoding.settings import is_number, is_path, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, SPECIAL, UNKNOWN
 from src.lm.ngram import NGramLM
@@ -28,8 +28,9 @@ BASE = 6364136223846793005
 LOOK_AHEAD_UNIT = 1e-3  # whole numbers add up to nothing again, exactly
 LEAST_LOOK_AHEAD = -30_000  # of these
 BREAK = -(2**15)
+LM_EXPECTED = "the path of a language model, such as data/lm/words.safetensors"
 LEAST_SHARE_OF_WORDS = 0.05
-LEAST_SHARE_OF_TOKENS = 0.5
+LEAST_SHARE_OF_TOKENS = 0.75
 
 
 def word_hash(letters: str) -> int:
@@ -76,7 +77,8 @@ class WordNGramScorer:
         self, lm: NGramLM | KenLMBinary | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
     ) -> None:
         require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
-        self.lm = open_word_lm(lm) if isinstance(lm, str | Path) else lm
+        require(isinstance(lm, NGramLM | KenLMBinary) or is_path(lm), "lm", lm, LM_EXPECTED)
+        self.lm = open_word_lm(lm) if is_path(lm) else lm
         self.unknown_penalty = unknown_penalty
         if piece := next((word for word in self.lm.words if WORD_START in word), None):
             raise UserError(
@@ -220,23 +222,31 @@ class _Tokens(NamedTuple):
 class TokenNGramScorer:
     """P(token | tokens before) of a model whose words are the tokenizer's tokens, added with every token.
 
+    Every word of the model must be a token, and at least three quarters of the tokens must be words of it: a rare one
+    may be missing in the text that it was estimated from. So a model of words is refused, though its text has single
+    letters, and one of another tokenizer, though each of this one's tokens is also one of that.
+
     Args:
         lm: the language model as ``scripts/train_lm.py --tokens`` makes it, or its file.
         tokens: of the tokenizer by id.
 
-    Raises ``UserError`` when hardly any token is a word of the model (a model of words, or of another tokenizer).
+    Raises ``UserError`` for a model of words or of another tokenizer's tokens.
     """
 
     def __init__(self, lm: NGramLM | str | Path, tokens: Sequence[str]) -> None:
-        self.lm = lm = lm if isinstance(lm, NGramLM) else NGramLM.open(lm)
+        require(isinstance(lm, NGramLM) or is_path(lm), "lm", lm, LM_EXPECTED)
+        self.lm = lm = NGramLM.open(lm) if is_path(lm) else lm
         V = len(tokens)
         words = torch.tensor([lm.ids.get(token, UNKNOWN) for token in tokens])
         words[0] = UNKNOWN  # blank, or the end of the sentence: no scorer is asked for it here
         known = int((words != UNKNOWN).sum())
-        if known < max(1, LEAST_SHARE_OF_TOKENS * (V - 1)):
+        own = set(tokens[1:])
+        foreign = next((word for word in lm.words if word not in own and word not in SPECIAL), None)
+        if foreign is not None or known < max(1, LEAST_SHARE_OF_TOKENS * (V - 1)):
+            example = "" if foreign is None else f", and its '{foreign}' is none"
             raise UserError(
-                f"the language model knows {known} of the tokenizer's {V - 1} tokens; estimate one with "
-                "scripts/train_lm.py --tokens"
+                f"the language model knows {known} of the tokenizer's {V - 1} tokens{example}; estimate one of this "
+                "tokenizer's tokens with scripts/train_lm.py --tokens"
             )
         self.word_of = words
         self.token_of = torch.full((len(lm.words),), V)  # V: none

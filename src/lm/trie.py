@@ -1,13 +1,60 @@
-"""From the n-grams of an ARPA file, in any order, to the sorted trie that ``NGramLM`` is."""
+"""The sorted trie that ``NGramLM`` is: grown from an ARPA file's n-grams, in any order, and looked over when read."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from src.lm.arpa import Table
+from src.lm.kneser_ney import SPECIAL
 from src.utils.errors import UserError
+
+
+def is_trie(lm: Any) -> bool:
+    """Whether the parts of an ``NGramLM`` are as they must be, whatever a file had in their places.
+
+    Not looked at, so that reading stays quick: which of the shorter n-grams a suffix is, and sums of probabilities.
+    """
+    words, starts = lm.words, lm.starts
+    parts = [
+        (lm.keys, torch.int64),
+        (lm.suffix, torch.int64),
+        (lm.log_prob, torch.float32),
+        (lm.backoff, torch.float32),
+    ]
+    if not (
+        all(part.dtype == dtype and part.dim() == 1 for part, dtype in parts)
+        and all(isinstance(word, str) for word in words)
+        and len(set(words)) == len(words)
+        and tuple(words[: len(SPECIAL)]) == SPECIAL
+        and all(type(start) is int for start in starts)
+        and starts[:2] == [1, 1 + len(words)]
+        and starts == sorted(starts)
+        and starts[-1] == len(lm.log_prob) == len(lm.backoff) == len(lm.suffix) == 1 + len(lm.keys)
+    ):
+        return False
+    # The keys ascend, so that the first and the last one of an order tell where all its parents are.
+    levels = [(0, 1), *pairwise(starts)]
+    nested = all(
+        below * len(words) <= int(lm.keys[first - 1])
+        and int(lm.keys[end - 2]) < first * len(words)
+        and 0 <= int(lm.suffix[first:end].min())
+        and int(lm.suffix[first:end].max()) < first
+        for (below, _), (first, end) in pairwise(levels)
+        if first < end
+    )
+    return (
+        nested
+        and bool((lm.keys[1:] > lm.keys[:-1]).all())
+        and bool(lm.log_prob.isfinite().all() and lm.log_prob.max() <= 0 and lm.backoff.isfinite().all())
+        and not lm.log_prob[0]
+        and not lm.backoff[0]
+        and not lm.suffix[0]
+    )
 
 
 class Trie:

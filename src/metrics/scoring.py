@@ -62,6 +62,11 @@ class Score:
             *([utterance.words for utterance in score.utterances] for score in (self, baseline))
         )
 
+    def differing_from(self, baseline: Score) -> int:
+        """How many utterances have more or fewer word errors than the baseline's."""
+        pairs = zip(self.utterances, baseline.utterances, strict=True)
+        return sum(ours.words.errors != theirs.words.errors for ours, theirs in pairs)
+
     def worst(self, number: int) -> list[ScoredUtterance]:
         """The costliest utterances: by word errors, then rate, then id; perfect ones are left out."""
         wrong = [utterance for utterance in self.utterances if utterance.words.errors]

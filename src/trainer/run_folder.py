@@ -20,8 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from safetensors import SafetensorError
-
 from src.checkpoint import atomic_directory
 from src.utils.errors import UserError
 from src.utils.state_files import load_state, save_state
@@ -138,7 +136,7 @@ class RunFolder:
             if is_best:  # before `last`: killed in between, the run repeats this step
                 self._point("best", directory.name)
             self._point("last", directory.name)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             newest = self.newest()
             good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
             raise UserError(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from src.utils.audio import AUDIO_SUFFIXES
-from src.utils.errors import TextError
+from src.utils.errors import TextError, UserError
 
 
 def files_below(root: Path, suffixes: Collection[str] | None = None) -> list[Path]:
@@ -51,9 +54,32 @@ def read_text(file: Path) -> str:
     return text
 
 
+def check_output(file: Path, option: str = "--out") -> None:
+    """Raises ``UserError`` where no file could be written, before the work that is to fill it; changes nothing."""
+    try:
+        _keep_what_is_no_file(file)
+        there = next(folder for folder in file.absolute().parents if folder.exists())
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise UserError(
+            f"{option} {file}: cannot be written ({error.strerror}); choose another {option}"
+        ) from None
+
+
+def _keep_what_is_no_file(file: Path) -> None:
+    """Raises ``OSError`` for a folder, a pipe or a device, in whose place a file would come."""
+    if file.exists() and not file.is_file():
+        raise FileExistsError(errno.EEXIST, "it is there already, and no plain file", str(file))
+
+
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
-    """A name beside ``file`` to write under, which takes its place at the end: nobody finds half a file."""
+    """A name beside ``file`` to write under, which takes its place at the end: nobody finds half a file.
+
+    Makes its folder. Raises ``OSError`` where something stands that is no plain file, which stays as it is.
+    """
+    _keep_what_is_no_file(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.part{os.getpid()}")
     try:
         yield partial
@@ -63,8 +89,14 @@ def written_whole(file: Path) -> Iterator[Path]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file that others may read as they may read any new file (the library alone lets nobody)."""
-    save_file(dict(tensors), file, about)
+    """Writes a safetensors file that others may read as they may read any new file (the library alone lets nobody).
+
+    Raises ``OSError`` where it cannot be written, as every other writing does.
+    """
+    try:
+        save_file(dict(tensors), file, about)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from None
     mask = os.umask(0)
     os.umask(mask)
     file.chmod(0o666 & ~mask)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +14,8 @@ from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, 
 from src.loss import CTCObjective
 from src.text_encoder import CharTextEncoder
 from src.utils.errors import AudioError
+
+ROOT = Path(__file__).parents[2]
 
 
 def add_noise(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -70,6 +76,30 @@ def test_workers_change_nothing(folder) -> None:
     for a, b in zip(alone, together, strict=True):
         assert a["utterance_id"] == b["utterance_id"]
         assert torch.equal(a["audio"], b["audio"]) and torch.equal(a["spec_draws"], b["spec_draws"])
+
+
+HELD = """
+import multiprocessing, os, signal, sys
+from src.datasets import BucketBatchSampler, CustomDirDataset, PreparedDataset, build_loader
+from src.utils.errors import UserError, spoken_errors
+
+prepared = PreparedDataset(CustomDirDataset(sys.argv[1]))
+held = iter(build_loader(prepared, BucketBatchSampler(prepared.dataset.durations, batch_size=1), 1))
+next(held)
+(worker,) = multiprocessing.active_children()
+os.kill(worker.pid, signal.SIGTERM)
+print(sum(1 for batch in held))
+with spoken_errors():
+    raise UserError("what a search refuses")
+"""
+
+
+def test_a_worker_outlives_sigterm_but_not_its_parent(folder) -> None:
+    """Though something holds the loader's iterator when the interpreter ends, such as an error's traceback."""
+    command = [sys.executable, "-c", HELD, folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "3\n"), done.stderr
+    assert done.stderr == "error: what a search refuses\n"
 
 
 def test_what_cannot_be_used_is_skipped_with_its_reason(folder, write_tone) -> None:

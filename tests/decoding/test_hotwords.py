@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from reference.ctc_brute_force import text_probabilities
@@ -65,7 +66,9 @@ def test_a_hotword_wins_over_what_sounds_alike():
     [
         ([], "must be a list of texts"),
         ("ab", "must be a list of texts"),
-        ([3], "must be a list of texts"),
+        (3, "must be a list of texts"),
+        (["a", 3], "the phrase 3 is no text; put it in quotes"),
+        (yaml.safe_load("[on, yes]"), "the phrase True is no text; put it in quotes"),
         (["a", "açb"], "the phrase 'açb' has 'ç'"),
         ([" "], "the phrase ' ' is empty"),
     ],

@@ -86,6 +86,9 @@ def test_what_tuning_cannot_use_is_named_before_anything_is_heard(run_folder, co
     )
     assert "--search beam: means nothing without --rescore" in spoken_error(*tune, "--search", "beam")
     assert not list(tmp_path.iterdir())
+    for name in ("beam.json", "beam.yaml"):
+        (tmp_path / name).mkdir()
+        assert f"--out {tmp_path / name}: cannot be written" in spoken_error(*tune)
 
 
 def test_hotwords_are_no_files(run_folder, corpus, tmp_path):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch
-from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
+from src.lm import NeuralScorer, NGramLM, TokenNGramScorer, WordNGramScorer
 from src.utils.errors import UserError
 
 LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b"]
@@ -75,7 +76,7 @@ def test_a_beam_with_a_token_model_is_brute_force(order, seed):
 
 
 def test_every_next_token_at_once_is_one_after_the_other():
-    lm = NGramLM.estimate(["a b ▁ a", "b b a", "▁ a b a b", "zz a"], order=4, prune=[0, 0, 0, 1])
+    lm = NGramLM.estimate(["a b ▁ a", "b b a", "▁ a b a b", "a a"], order=4, prune=[0, 0, 0, 1])
     scorer = TokenNGramScorer(lm, [*CHARACTERS, "c"])  # "c" is unknown to the model
     nodes = torch.arange(lm.starts[-2])
     points = scorer._all_next(nodes)
@@ -84,9 +85,38 @@ def test_every_next_token_at_once_is_one_after_the_other():
         assert torch.allclose(points[:, token].double(), math.log(10) * lm.advance(nodes, word)[0], atol=1e-5)
 
 
-def test_a_model_of_words_is_no_model_of_tokens():
-    with pytest.raises(UserError, match="knows 2 of the tokenizer's 28 tokens"):
-        TokenNGramScorer(NGramLM.estimate(LINES, order=2), ["<blank>", "▁", *"'abcdefghijklmnopqrstuvwxyz"])
+@pytest.mark.parametrize(
+    "lines,message",
+    [
+        (LINES, "knows 2 of the tokenizer's 28 tokens, and its 'ab' is none; estimate"),
+        (
+            ["the cat", *"abcdefghijklmnopqrstuvwxyz'"],
+            "knows 27 of .* 28 tokens, and its 'the' is none",
+        ),  # words
+        (["▁the ▁cat", "▁ t h e c a s o n m"], "knows 10 of .* 28 tokens, and its '▁the' is none"),
+        ([" ".join("the▁cat▁sat▁on▁the▁mat")], "knows 10 of the tokenizer's 28 tokens; estimate"),
+    ],
+)
+def test_a_model_of_other_tokens_is_refused(lines, message):
+    """Of words, even if each letter is one of them; of another tokenizer, even if it has all tokens of this one."""
+    with pytest.raises(UserError, match=message):
+        TokenNGramScorer(NGramLM.estimate(lines, order=2), ["<blank>", "▁", *"'abcdefghijklmnopqrstuvwxyz"])
+
+
+@pytest.mark.parametrize("lm", [None, 5, "", ["words.bin"]])
+@pytest.mark.parametrize("scorer", [WordNGramScorer, TokenNGramScorer, NeuralScorer])
+def test_what_is_no_path_of_a_language_model_is_refused(scorer, lm):
+    """A decoder YAML with ``lm:`` and nothing after it, or a number without quotes."""
+    with pytest.raises(UserError, match=f"lm={re.escape(repr(lm))} must be the path of a .*, such as "):
+        scorer(lm, CHARACTERS)
+
+
+def test_a_rare_token_may_be_missing_in_a_token_model():
+    lm = NGramLM.estimate([" ".join("the▁quick▁brown▁fox▁jumps▁over")], order=2)
+    tokens = ["<blank>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    scorer = TokenNGramScorer(lm, tokens)
+    unknown = math.log(10) * float(lm.unigrams[0])
+    assert float(scorer.unigrams[tokens.index("z")]) * math.log(10) == pytest.approx(unknown, abs=1e-6)
 
 
 def test_an_unknown_word_is_charged_when_its_letters_begin_no_known_one():

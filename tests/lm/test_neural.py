@@ -83,6 +83,11 @@ def test_rescoring_a_whole_list_is_the_beam_with_the_scorer(lm):
         assert other[0].score == pytest.approx(sum(other[0].parts.values()))
 
 
+def test_an_empty_batch_is_rescored_to_nothing(lm):
+    search = NBestRescoring(CTCBeamSearch(4), [(NeuralScorer(lm, TOKENS), 0.6)])
+    assert search(torch.zeros(0, 5, 4), torch.zeros(0, dtype=torch.long)) == []
+
+
 def test_rescoring_needs_a_search():
     with pytest.raises(UserError, match="search=3 must be a search"):
         NBestRescoring(3, [(LengthBonus(4), 1.0)])

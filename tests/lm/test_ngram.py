@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from src.lm import NGramLM
 from src.lm.kneser_ney import SPECIAL, count_levels, distinct_ngrams, padded
+from src.lm.trie import is_trie
 from src.utils.errors import UserError
 
 words = st.sampled_from(["a", "b", "c", "dd", "e"])
@@ -30,6 +34,7 @@ def distribution(lm: NGramLM, node: int) -> torch.Tensor:
 def test_every_context_is_a_distribution(lines, order, rare):
     prune = [0] * order if order < 3 else [0, 0, *[rare] * (order - 2)]
     lm = NGramLM.estimate(lines, order=order, prune=prune)
+    assert is_trie(lm)
     for node in range(lm.starts[-2]):
         assert float(distribution(lm, node).sum()) == pytest.approx(1, abs=1e-5)
 
@@ -83,6 +88,62 @@ def test_the_binary_form_and_back_is_the_same_model(tmp_path):
     assert again.words == lm.words and again.score("a b c") == lm.score("a b c")
 
 
+def with_one(values, place, value):
+    values = values.clone()
+    values[place] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "part,change",
+    [
+        ("keys", lambda x: x.flip(0)),  # searched by halves, yet not sorted
+        ("keys", lambda x: with_one(x, -1, x[-2])),  # an n-gram that stands twice
+        ("keys", lambda x: with_one(x, 0, -1)),
+        ("keys", lambda x: with_one(x, -1, 2**62)),  # a parent that is no node
+        ("keys", lambda x: with_one(x, len(x) - 1, len(x) * 6)),  # a 3-gram that goes on from a 3-gram
+        ("keys", lambda x: x.int()),
+        ("suffix", lambda x: x + 1000),
+        ("suffix", lambda x: with_one(x, -1, len(x) - 2)),  # of the same order: would go on for ever
+        ("suffix", lambda x: with_one(x, -1, -1)),
+        ("suffix", lambda x: with_one(x, 0, 1)),
+        ("suffix", lambda x: x.float()),
+        ("suffix", lambda x: x[:-1]),
+        ("log_prob", lambda x: with_one(x, 3, float("nan"))),
+        ("log_prob", lambda x: with_one(x, 3, float("-inf"))),
+        ("log_prob", lambda x: -x),
+        ("log_prob", lambda x: x[:, None]),
+        ("backoff", lambda x: with_one(x, 3, float("inf"))),
+        ("backoff", lambda x: x.double()),
+        ("words", lambda x: [1, 2, 3, *x[3:]]),
+        ("words", lambda x: [*x[:3], 4, *x[4:]]),
+        ("words", lambda x: [*x[:-1], x[-2]]),
+        ("words", lambda x: x[:-1]),
+        ("words", lambda x: x[::-1]),
+        ("words", lambda x: 5),
+        ("starts", lambda x: x[-1:]),
+        ("starts", lambda x: [float(start) for start in x]),
+        ("starts", lambda x: [x[0], x[1], x[2] + 1, x[3]]),
+        ("starts", lambda x: [x[0], x[1], x[3], x[2], x[3]]),
+        ("starts", lambda x: []),
+        ("starts", lambda x: "1"),
+    ],
+)
+def test_a_damaged_binary_is_one_line(tmp_path, part, change):
+    """Whatever one of its parts has become: no wrong scores, and no other error later on."""
+    file = tmp_path / "lm.safetensors"
+    sample_lm().save(file)
+    with safe_open(file, "pt") as opened:
+        about, parts = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}
+    if part in parts:
+        parts[part] = change(parts[part]).contiguous()
+    else:
+        about[part] = json.dumps(change(json.loads(about[part])))
+    save_file(parts, file, about)
+    with pytest.raises(UserError, match=f"{file}: its parts do not fit together; make it again"):
+        NGramLM.open(file)
+
+
 FOREIGN = """made by hand
 
 \\data\\
@@ -104,9 +165,9 @@ ngram 2=2
 
 
 def test_files_of_other_programs(tmp_path):
-    """Another order of the words, back-off weights left out, no <unk> (then 10^-100), Windows line ends."""
+    """Another order of the words, back-off weights left out, no <unk> (then 10^-100), Windows line ends and mark."""
     file = tmp_path / "foreign.arpa"
-    file.write_text(FOREIGN.replace("\n", "\r\n"))
+    file.write_bytes(FOREIGN[FOREIGN.index("\\data") :].replace("\n", "\r\n").encode("utf-8-sig"))
     lm = NGramLM.from_arpa(file)
     assert lm.score("A B") == pytest.approx(-0.1 - 0.2 + (-0.25 - 0.9), abs=1e-6)
     assert lm.score("B") == pytest.approx((-0.5 - 0.4) + (-0.25 - 0.9), abs=1e-6)

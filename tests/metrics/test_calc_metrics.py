@@ -193,3 +193,27 @@ def test_another_system_on_the_same_references(tmp_path: Path, monkeypatch, caps
         "+0.00 points, 95 % interval +0.00 to +0.00 (paired bootstrap): no clear difference"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    "differing,verdict",
+    [
+        (1, "too few utterances differ in word errors to tell (1; it takes 6)"),
+        (5, "too few utterances differ in word errors to tell (5; it takes 6)"),
+        (6, "better"),
+    ],
+)
+def test_few_utterances_show_no_difference(tmp_path, monkeypatch, capsys, differing, verdict) -> None:
+    """Though an interval of theirs may have no width, or lie on one side of zero."""
+    for n in range(differing):
+        folder(tmp_path, {f"{who}/{n}.txt": "the cat sat" for who in ("r", "p")})
+        folder(tmp_path, {f"b/{n}.txt": "the bat sat"})
+    run(
+        monkeypatch,
+        *("--references", tmp_path / "r", "--predictions", tmp_path / "p", "--baseline", tmp_path / "b"),
+        *("--json", tmp_path / "x.json"),
+    )
+    line = capsys.readouterr().out.splitlines()[-3]
+    assert line.endswith(f"-33.33 points, 95 % interval -33.33 to -33.33 (paired bootstrap): {verdict}")
+    result = json.loads((tmp_path / "x.json").read_text())["baseline"]
+    assert result["utterances_with_other_errors"] == differing

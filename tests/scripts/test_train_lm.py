@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,15 @@ def test_what_cannot_be_used_is_named_and_the_rest_counts(tmp_path):
     assert done.returncode == 2 and "no words to estimate" in done.stderr and "Traceback" not in done.stderr
     done = train_lm(tmp_path / "good.txt", "--order", 9, "--out", tmp_path / "lm.safetensors")
     assert done.returncode == 2 and "order=9" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for out in (tmp_path, tmp_path / "pipe"):
+        done = train_lm(tmp_path / "no_such_text.txt", "--out", out)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith(f"error: --out {out}: cannot be written"), done.stderr
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_binary_whose_parts_do_not_fit_is_refused(tmp_path):

@@ -44,3 +44,10 @@ def test_no_readable_text_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff")
     done = train(tmp_path, "a.txt", "--out", "out")
     assert done.returncode == 2 and "none of 1 files can be read" in done.stderr.splitlines()[-1]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = train(tmp_path, "no_such_text.txt", "--out", "file")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --out file/tokenizer.model: cannot be written"), done.stderr

@@ -55,6 +55,16 @@ def refusal(path: Path, **arguments) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["1e9", "1.0e9", "+1E+9", "1.e9", "1.0e+9", "1000000000.0"])
+def test_numbers_in_a_decoder_file_are_read_as_on_the_command_line(checkpoint, number):
+    """YAML 1.1 takes those without a point, or without a sign after the e, for texts."""
+    file = checkpoint.parent / "decoder.yaml"
+    scorer = "{_target_: src.decoding.LengthBonus}"
+    file.write_text(f"{{_target_: src.decoding.CTCBeamSearch, scorers: [[{scorer}, {number}]]}}")
+    assert Checkpoint.open(checkpoint).search_settings(str(file))["scorers"][0][1] == 1e9
+    Checkpoint.open(checkpoint).search(str(file))
+
+
 def test_a_sound_checkpoint_loads_and_transcribes(checkpoint):
     for decoder in ("greedy", "beam"):
         recognizer = Recognizer.load(checkpoint, decoder=decoder, device="cpu")
