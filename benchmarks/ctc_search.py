@@ -174,7 +174,7 @@ def searches(
     else:
         scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
         settings["scorers"] = [(scorer, LM_WEIGHT)]
-    skipping = {**settings, "skip_blank": 0.95}
+    skipping = {**settings, "fold_sure": 0.95}
     pruning = {**skipping, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
     yield OWN, lambda: lectern(**settings)
     yield f"{OWN}, sure blanks skipped", lambda: lectern(**skipping)

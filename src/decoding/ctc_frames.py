@@ -1,4 +1,4 @@
-"""A piece of CTC posteriors as the beam search wants it: shortlists of tokens, and gaps of blanks."""
+"""A piece of CTC posteriors as the beam search wants it: shortlists of tokens, and sure frames folded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.decoding.ctc_folding import Folded, Folding
 from src.decoding.settings import NEVER
 
 
@@ -21,8 +22,7 @@ class Frame(NamedTuple):
     columns: Tensor  # [B, V]
     limit: Tensor | None  # [B, 1]
     padding: Tensor  # [B, 1]
-    gap: Tensor | None  # [B, 1] log probability of the blanks left out before it
-    is_gap: Tensor | None  # [B, 1] whether there were any
+    folded: Folded | None  # the frames after it
     has_all_tokens: bool
 
 
@@ -36,7 +36,8 @@ class Frames:
         blank: its token id.
         shortlist: how many of each frame's tokens are looked at, the most probable first; None: all that
             ``token_top_k`` leaves, and without that in the order of their ids.
-        token_top_k, token_min_log_prob, skip_blank: as in ``CTCBeamSearch``.
+        token_top_k, token_min_log_prob, fold_sure: as in ``CTCBeamSearch``.
+        longest, first: as in ``Folding``.
 
     Attributes:
         count: T', the number of frames that are left.
@@ -48,9 +49,8 @@ class Frames:
         limit: [B, T', 1] least log probability of a token that may extend a prefix, or None.
         padding: [B, T', 1] which frames are beyond the utterance's end.
         has_all_tokens: whether the shortlists are all tokens, in the order of their ids.
-        gaps: [B, T' + 1] log probability of the blanks left out before each frame and after the last, or None.
-        is_gap: [B, T' + 1] whether there were any.
-        last_gap: the last of both, [B, 1] each.
+        folding: the frames that are not left; None: all are.
+        before: those before the first one.
     """
 
     def __init__(
@@ -61,63 +61,44 @@ class Frames:
         shortlist: int | None = None,
         token_top_k: int | None = None,
         token_min_log_prob: float | None = None,
-        skip_blank: float | None = None,
+        fold_sure: float | None = None,
+        longest: int | None = None,
+        first: Tensor | None = None,
     ) -> None:
         self.blank = blank
-        self.gaps = self.is_gap = None
         B, T, V = log_probs.shape
         log_probs = log_probs.double()
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]
-        if skip_blank is not None:
-            log_probs, kept = self._skip(log_probs, kept, math.log(skip_blank))
+        self.folding = folded = None
+        if fold_sure is not None:
+            # A token that may not begin anywhere here is not sure.
+            least = max(math.log(fold_sure), NEVER if token_min_log_prob is None else token_min_log_prob)
+            self.folding = Folding(log_probs, kept, blank, least, longest, first)
+            log_probs, self.times, kept = self.folding.log_probs, self.folding.times, self.folding.is_step
+            parts = (part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded)
+            folded = [Folded(*each) for each in zip(*map(_by_frame, parts), strict=True)]
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
         log_probs[..., blank].masked_fill_(~kept, 0.0)
         self.log_probs = log_probs
         self.padding = ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
-        blank_log_probs = self.log_probs[..., blank, None]
         parts = [
             self.log_probs,
-            blank_log_probs,
+            self.log_probs[..., blank, None],
             self.values,
             self.tokens,
             self.columns,
             self.limit,
             self.padding,
         ]
-        parts += [None, None] if self.gaps is None else [self.gaps.unsqueeze(2), self.is_gap.unsqueeze(2)]
-        nothing = [None] * (self.count + 1)
-        self._each = [nothing if part is None else _by_frame(part) for part in parts]
-        self.last_gap = tuple(part[self.count] for part in self._each[-2:])
+        self._each = [[None] * self.count if part is None else _by_frame(part) for part in parts]
+        self.before, *after = folded or [None] * (self.count + 1)
+        self._each.append(after)
 
     def __getitem__(self, t: int) -> Frame:
         return Frame(*(part[t] for part in self._each), self.has_all_tokens)
-
-    def _skip(self, log_probs: Tensor, inside: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Leaves out the frames whose blank is at least that probable; the others [B, T', V], and which are frames."""
-        blank = log_probs[..., self.blank]
-        skipped = inside & (blank >= threshold)
-        kept = inside & ~skipped
-        count = int(kept.sum(1).max()) if kept.numel() else 0
-        self.times = torch.argsort((~kept).byte(), dim=1, stable=True)[:, :count]
-        kept = kept.gather(1, self.times)
-
-        def between(sums: Tensor) -> Tensor:
-            """Of running sums [B, T]: what was added before each kept frame and after the last one, [B, T' + 1]."""
-            sums = (
-                torch.cat([torch.zeros_like(sums[:, :1]), sums], 1)
-                if sums.size(1)
-                else sums.new_zeros(len(sums), 1)
-            )
-            end = sums[:, -1:]
-            at = torch.where(kept, sums.gather(1, self.times), end)
-            return torch.cat([at, end], 1).diff(dim=1, prepend=torch.zeros_like(end))
-
-        self.gaps = between(torch.where(skipped, blank, 0.0).cumsum(1))
-        self.is_gap = between(skipped.cumsum(1)) > 0
-        return log_probs.gather(1, self.times.unsqueeze(2).expand(-1, -1, log_probs.size(2))), kept
 
     def _list_tokens(
         self, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None

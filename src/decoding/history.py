@@ -52,10 +52,15 @@ class History:
     def __init__(self, batch_size: int, beam_size: int) -> None:
         self.shape = (batch_size, beam_size)
         self.pieces: list[tuple[Tensor, ...]] = []
+        self.for_all: list[tuple[Tensor, ...]] = []
 
     def add(self, parents: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
         """Some steps: parents, tokens (-1: none) and their log posteriors [T, B, K], and their frames [T, B]."""
         self.pieces.append((parents.short(), tokens.int(), log_probs.float(), times.int()))
+
+    def add_to_all(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
+        """[N] tokens that all hypotheses of utterance ``rows[n]`` gained, beside those of ``add``."""
+        self.for_all.append((rows.int(), tokens.int(), log_probs.float(), times.int()))
 
     def hypotheses(self, score: Tensor, acoustic: Tensor, has_scorers: bool) -> list[list[Hypothesis]]:
         """score and its acoustic part [B, K] -> per utterance its possible hypotheses, best first.
@@ -75,9 +80,12 @@ class History:
                     at = slots[hits]
                     emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], times[t][hits // K]))
                 slots = first + parents[t].reshape(-1)[slots]
-        # Backwards in time as they were found; a stable sort by hypothesis keeps each one's in order.
+        for piece in self.for_all:
+            rows, *others = (part.cpu().numpy() for part in piece)
+            owners = (K * rows[:, None] + np.arange(K)).reshape(-1)
+            emitted.append((owners, *(np.repeat(part, K) for part in others)))
         owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))
-        order = np.argsort(owners, kind="stable")
+        order = np.lexsort((times, owners))
         ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
         tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
         ranking = score.argsort(dim=1, descending=True, stable=True).tolist()

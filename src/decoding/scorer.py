@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -65,6 +66,32 @@ class LengthBonus:
 
     def finish(self, state: Tensor) -> Tensor:
         return state
+
+
+def advance_far(
+    scorer: Scorer, state: Any, parents: Tensor, tokens: Tensor, added: Tensor
+) -> tuple[Any, Tensor]:
+    """``scorer.advance``, and then all hypotheses of utterance b grow by the tokens ``added[b]`` [L] (-1: none), too:
+    the state after that, and the points [B, K] of the latter."""
+    if hasattr(scorer, "advance_far"):
+        return scorer.advance_far(state, parents, tokens, added)
+    state = scorer.advance(state, parents, tokens)
+    here = torch.arange(parents.size(1), device=parents.device).expand_as(parents)
+    points = torch.zeros(parents.shape, dtype=torch.float64, device=parents.device)
+    for column in added.unbind(1):
+        if is_cheap_to_ask(column.device) and not (column >= 0).any():
+            break
+        token = column[:, None].expand_as(parents)
+        worth = scorer.score(state).gather(2, token.clamp_min(0).unsqueeze(2)).squeeze(2)
+        points = points + torch.where(token >= 0, worth, 0.0)
+        state = scorer.advance(state, here, token)
+    return state, points
+
+
+def first_of_folded(scorers: Sequence[tuple[Scorer, float]]) -> Tensor | None:
+    """[V] tokens that one of the scorers wants to see at the beginning of what ``advance_far`` adds, or None."""
+    wanted = [scorer.starts_word for scorer, _ in scorers if hasattr(scorer, "advance_far")]
+    return torch.stack(wanted).any(0) if wanted else None
 
 
 def touched(tokens: Tensor) -> Tensor:

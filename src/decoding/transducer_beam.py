@@ -138,16 +138,15 @@ class _Prefixes(NamedTuple):
     fused: Tensor  # what the scorers have added
     last: Tensor  # its last token; the blank where it has none
     name: Tensor
-    parent_name: Tensor  # of the prefix without its last token
 
     @classmethod
     def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> _Prefixes:
         """The empty prefix in slot 0, nothing in the others."""
         total = torch.full((batch_size, beam_size), NEVER, dtype=torch.float64, device=device)
         total[:, 0] = 0.0
-        name, parent_name = no_names(batch_size, beam_size, device)
+        name = no_names(batch_size, beam_size, device)
         name[:, 0] = EMPTY
-        return cls(total, torch.zeros_like(total), torch.full_like(name, blank), name, parent_name)
+        return cls(total, torch.zeros_like(total), torch.full_like(name, blank), name)
 
 
 def _grow(
@@ -157,7 +156,7 @@ def _grow(
     log_probs: Tensor,
     fusion: Tensor | None,
     blank: int,
-    nothing: tuple[Tensor, Tensor],
+    no_names: Tensor,
     threshold: float | None,
 ) -> tuple[_Prefixes, Tensor, Pointers]:
     """A round: every prefix may grow by a token.
@@ -170,9 +169,9 @@ def _grow(
     Returns the K best, of which the total of those that did not grow is what has left; the mass [B, K] that may grow
     in the next round; and the pointers.
     """
-    _, fused, last, name, parent_name = prefixes
+    _, fused, last, name = prefixes
     (B, K), V = last.shape, log_probs.size(2)
-    has_parent, parent = find_parents(name, parent_name)
+    has_parent, parent = find_parents(name, last)
     flat = parent * V + last
     arriving = active.gather(1, parent) + log_probs.flatten(1).gather(1, flat)
     arriving = torch.where(has_parent, arriving, NEVER)
@@ -199,13 +198,11 @@ def _grow(
     parents = torch.where(best >= K, pair // V, best)
     tokens = torch.where(is_new, pair % V, -1)
     old_name = name.gather(1, parents)
-    parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
     after = _Prefixes(
         total=total,
         fused=fused,
         last=torch.where(is_new, tokens, last.gather(1, parents)),
-        name=torch.where(is_dead, nothing[0], torch.where(is_new, longer(old_name, tokens), old_name)),
-        parent_name=torch.where(is_dead, nothing[1], parent_name),
+        name=torch.where(is_dead, no_names, torch.where(is_new, longer(old_name, tokens), old_name)),
     )
     active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
     return after, active, Pointers(parents, tokens, parent, last, staying_on, left)

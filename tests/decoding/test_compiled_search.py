@@ -32,7 +32,7 @@ def test_frames_with_all_scorers_can_be_captured(monkeypatch):
         (Hotwords(["ab a"], TOKENS), 1.0),
         (LengthBonus(4), 0.3),
     ]
-    settings = {"scorers": scorers, "skip_blank": 0.5, "token_min_log_prob": -4.0}
+    settings = {"scorers": scorers, "fold_sure": 0.5, "token_min_log_prob": -4.0}
     compiled, eager = CTCBeamSearch(6, compile=True, **settings), CTCBeamSearch(6, **settings)
     for seed, B in enumerate([3, 2]):  # another batch size is captured anew
         log_probs = 2 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
@@ -57,7 +57,7 @@ def test_batches_of_all_sizes_and_lengths_are_captured_three_times_at_most(monke
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     torch.compiler.reset()
-    search = CTCBeamSearch(4, compile=True, skip_blank=0.9)
+    search = CTCBeamSearch(4, compile=True, fold_sure=0.9)
     for B, T, is_full in [
         (4, 9, True),
         (4, 6, False),
