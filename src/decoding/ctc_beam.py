@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.decoding.ctc_frames import Frame, Frames
+from src.decoding.ctc_frames import Block, Frame, Frames
 from src.decoding.ctc_prefixes import Candidates, Prefixes, step
 from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
@@ -27,6 +27,7 @@ from src.decoding.settings import (
 )
 from src.utils.errors import UserError
 
+AT_ONCE = 4  # frames that a compiled call takes: calling it costs as much as what it does
 LONGEST_FOLDED = 4  # tokens that scorers are charged with at once, besides the step's own
 
 
@@ -91,7 +92,8 @@ class CTCBeamSearch:
         self.token_min_log_prob = token_min_log_prob
         self.scorers = tuple(scorers)
         self.fold_sure = fold_sure
-        self._after_frame = _compiled(self._consume) if compile else self._consume
+        self._after_frames = _compiled(self._consume_all) if compile else self._consume_all
+        self._at_once = AT_ONCE if compile else None  # None: all of a piece
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance at most K hypotheses, best first."""
@@ -130,18 +132,19 @@ class CTCBeamSearch:
             fold_sure=self.fold_sure,
             longest=LONGEST_FOLDED if self.scorers else None,
             first=first_of_folded(self.scorers),
+            multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape
         candidates = Candidates(B, self.beam_size, M, is_sorted=not self.scorers, device=log_probs.device)
         prefixes, states, pointers = beam.prefixes, beam.scorer_states, []
         if frames.before is not None:
             prefixes = prefixes.after(frames.before)
-        for t in range(frames.count):
-            prefixes, states, pointer = self._after_frame(prefixes, states, frames[t], candidates)
+        for block in frames.blocks(self._at_once):
+            prefixes, states, pointer = self._after_frames(prefixes, states, block, candidates)
             pointers.append(pointer)
         beam.prefixes, beam.scorer_states = prefixes, states
         if pointers:
-            beam.remember(frames, Pointers(*map(torch.stack, zip(*pointers, strict=True))))
+            beam.remember(frames, Pointers(*map(torch.cat, zip(*pointers, strict=True))))
         beam.num_frames = beam.num_frames + lengths.to(beam.num_frames)
 
     @torch.inference_mode()
@@ -154,10 +157,19 @@ class CTCBeamSearch:
                 score = score + weight * scorer.finish(state).to(score)
         return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
 
+    def _consume_all(
+        self, prefixes: Prefixes, states: list[Any], block: Block, candidates: Candidates
+    ) -> tuple[Prefixes, list[Any], Pointers]:
+        """Some frames: tensors in, tensors out, so that it can be compiled."""
+        pointers = []
+        for frame in block.frames():
+            prefixes, states, pointer = self._consume(prefixes, states, frame, candidates)
+            pointers.append(pointer)
+        return prefixes, states, Pointers(*map(torch.stack, zip(*pointers, strict=True)))
+
     def _consume(
         self, prefixes: Prefixes, states: list[Any], frame: Frame, candidates: Candidates
     ) -> tuple[Prefixes, list[Any], Pointers]:
-        """One frame: tensors in, tensors out, so that it can be compiled."""
         fusion = self._fuse(states, frame) if self.scorers else None
         prefixes, pointers = step(prefixes, frame, candidates, fusion)
         parents, tokens, folded = pointers.parents, pointers.tokens, frame.folded
@@ -212,7 +224,7 @@ class Beam:
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(function, fullgraph=True)
+    compiled = torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
 
     def call(*args: Any) -> Any:
         try:

@@ -49,6 +49,7 @@ class Folding:
         threshold: least log probability of a sure token.
         longest: most tokens, L, that are added between two steps; None: any number.
         first: [V] tokens that must come with a step, not after one; None: no token must.
+        multiple: T' is a multiple of it, as T must be.
 
     Attributes:
         times: [B, T'] the frames that are steps.
@@ -67,6 +68,7 @@ class Folding:
         threshold: float,
         longest: int | None = None,
         first: Tensor | None = None,
+        multiple: int = 1,
     ) -> None:
         B, T, V = log_probs.shape
         value, token = log_probs.max(-1) if T else (log_probs.new_zeros(B, 0), inside.long())
@@ -85,6 +87,7 @@ class Folding:
             is_step = is_step | (adds & (_since(is_step, adds) % (longest + 1) == 0))
         adds = adds & ~is_step
         count = int(is_step.sum(1).max()) if is_step.numel() else 0
+        count += -count % multiple
         self.times = torch.argsort((~is_step).byte(), dim=1, stable=True)[:, :count]
         self.is_step = is_step.gather(1, self.times)
         impossible = sure.unsqueeze(2) & (torch.arange(V, device=token.device) != token.unsqueeze(2))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.ctc_folding import Folded, Folding
@@ -13,7 +15,7 @@ from src.decoding.settings import NEVER
 
 
 class Frame(NamedTuple):
-    """One frame of ``Frames``, whose attributes are explained there; contiguous, so that it always looks the same."""
+    """One frame of ``Frames``, whose attributes are explained there."""
 
     log_probs: Tensor  # [B, V]
     blank_log_prob: Tensor  # [B, 1] of these
@@ -24,6 +26,20 @@ class Frame(NamedTuple):
     padding: Tensor  # [B, 1]
     folded: Folded | None  # the frames after it
     has_all_tokens: bool
+
+
+class Block(NamedTuple):
+    """Some frames after one another, stacked: [N, B, ...] each, contiguous, so that they always look the same."""
+
+    frame: Frame
+
+    def frames(self) -> list[Frame]:
+        """The frames one by one."""
+        *parts, folded, has_all_tokens = self.frame
+        N = len(parts[0])
+        each = [[None] * N if part is None else part.unbind() for part in parts]
+        each.append([None] * N if folded is None else map(Folded, *(part.unbind() for part in folded)))
+        return [Frame(*one, has_all_tokens) for one in zip(*each, strict=True)]
 
 
 class Frames:
@@ -38,6 +54,7 @@ class Frames:
             ``token_top_k`` leaves, and without that in the order of their ids.
         token_top_k, token_min_log_prob, fold_sure: as in ``CTCBeamSearch``.
         longest, first: as in ``Folding``.
+        multiple: padding is added until T' is a multiple of it.
 
     Attributes:
         count: T', the number of frames that are left.
@@ -64,27 +81,28 @@ class Frames:
         fold_sure: float | None = None,
         longest: int | None = None,
         first: Tensor | None = None,
+        multiple: int = 1,
     ) -> None:
         self.blank = blank
+        log_probs = F.pad(log_probs.double(), (0, 0, 0, -log_probs.size(1) % multiple))
         B, T, V = log_probs.shape
-        log_probs = log_probs.double()
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]
         self.folding = folded = None
         if fold_sure is not None:
             # A token that may not begin anywhere here is not sure.
             least = max(math.log(fold_sure), NEVER if token_min_log_prob is None else token_min_log_prob)
-            self.folding = Folding(log_probs, kept, blank, least, longest, first)
+            self.folding = Folding(log_probs, kept, blank, least, longest, first, multiple)
             log_probs, self.times, kept = self.folding.log_probs, self.folding.times, self.folding.is_step
-            parts = (part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded)
-            folded = [Folded(*each) for each in zip(*map(_by_frame, parts), strict=True)]
+            folded = Folded(*(part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded))
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
         log_probs[..., blank].masked_fill_(~kept, 0.0)
         self.log_probs = log_probs
         self.padding = ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
-        parts = [
+        self.before = None if folded is None else Folded(*(part[:, 0] for part in folded))
+        self._parts = Frame(
             self.log_probs,
             self.log_probs[..., blank, None],
             self.values,
@@ -92,13 +110,23 @@ class Frames:
             self.columns,
             self.limit,
             self.padding,
-        ]
-        self._each = [[None] * self.count if part is None else _by_frame(part) for part in parts]
-        self.before, *after = folded or [None] * (self.count + 1)
-        self._each.append(after)
+            None if folded is None else Folded(*(part[:, 1:] for part in folded)),
+            self.has_all_tokens,
+        )
 
-    def __getitem__(self, t: int) -> Frame:
-        return Frame(*(part[t] for part in self._each), self.has_all_tokens)
+    def blocks(self, size: int | None) -> Iterator[Block]:
+        """All frames, so many at a time; None: all at once."""
+        size = size or max(1, self.count)
+
+        def stacked(part: Tensor | None) -> Tensor | None:
+            if part is None:
+                return None
+            return part[:, start : start + size].transpose(0, 1).clone(memory_format=torch.contiguous_format)
+
+        for start in range(0, self.count, size):
+            *parts, folded, has_all_tokens = self._parts
+            folded = None if folded is None else Folded(*map(stacked, folded))
+            yield Block(Frame(*map(stacked, parts), folded, has_all_tokens))
 
     def _list_tokens(
         self, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None
@@ -129,8 +157,3 @@ class Frames:
         columns = torch.arange(M, device=values.device).expand_as(tokens)
         self.columns = tokens.new_full(self.log_probs.shape, M).scatter_(2, tokens, columns)
         self.columns[..., self.blank] = M
-
-
-def _by_frame(part: Tensor) -> tuple[Tensor, ...]:
-    """[B, T, ...] -> T contiguous tensors [B, ...]."""
-    return part.transpose(0, 1).clone(memory_format=torch.contiguous_format).unbind()

@@ -206,8 +206,9 @@ class WordNGramScorer:
         unknown, after_unknown = self._unknown(context)
         context = torch.where(is_open | was_charged, context, after_unknown)
         word = torch.where(is_open, self.word.take(at), UNKNOWN)
-        ends, after = self.lm.advance(context, word)
         is_word, is_empty = word != UNKNOWN, node == self.root
+        # Where there is no word, no search either: one that always goes the same way takes next to no time.
+        ends, after = self.lm.advance(torch.where(is_word, context, 0), word)
         ends = torch.where(is_word, LN_10 * ends, unknown).masked_fill(~is_open | is_empty, 0.0)
         after = torch.where(is_word, after, after_unknown)
         after = torch.where(is_open & ~is_empty, after, context)
