@@ -29,13 +29,13 @@ class Frame(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some frames after one another, stacked: [N, B, ...] each, contiguous, so that they always look the same."""
+    """Some frames after one another, stacked: [N, B, ...] each."""
 
-    frame: Frame
+    stacked: Frame
 
     def frames(self) -> list[Frame]:
         """The frames one by one."""
-        *parts, folded, has_all_tokens = self.frame
+        *parts, folded, has_all_tokens = self.stacked
         N = len(parts[0])
         each = [[None] * N if part is None else part.unbind() for part in parts]
         each.append([None] * N if folded is None else map(Folded, *(part.unbind() for part in folded)))
@@ -102,7 +102,7 @@ class Frames:
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
         self.before = None if folded is None else Folded(*(part[:, 0] for part in folded))
-        self._parts = Frame(
+        self._parts = [
             self.log_probs,
             self.log_probs[..., blank, None],
             self.values,
@@ -110,23 +110,19 @@ class Frames:
             self.columns,
             self.limit,
             self.padding,
-            None if folded is None else Folded(*(part[:, 1:] for part in folded)),
-            self.has_all_tokens,
-        )
+            *([] if folded is None else (part[:, 1:] for part in folded)),
+        ]
 
     def blocks(self, size: int | None) -> Iterator[Block]:
         """All frames, so many at a time; None: all at once."""
-        size = size or max(1, self.count)
-
-        def stacked(part: Tensor | None) -> Tensor | None:
-            if part is None:
-                return None
-            return part[:, start : start + size].transpose(0, 1).clone(memory_format=torch.contiguous_format)
-
-        for start in range(0, self.count, size):
-            *parts, folded, has_all_tokens = self._parts
-            folded = None if folded is None else Folded(*map(stacked, folded))
-            yield Block(Frame(*map(stacked, parts), folded, has_all_tokens))
+        if not self.count:
+            return
+        size = size or self.count
+        number = -(-self.count // size)
+        each = [[None] * number if part is None else _by_frame(part).split(size) for part in self._parts]
+        for parts in zip(*each, strict=True):
+            folded = Folded(*parts[7:]) if parts[7:] else None
+            yield Block(Frame(*parts[:7], folded, self.has_all_tokens))
 
     def _list_tokens(
         self, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None
@@ -157,3 +153,8 @@ class Frames:
         columns = torch.arange(M, device=values.device).expand_as(tokens)
         self.columns = tokens.new_full(self.log_probs.shape, M).scatter_(2, tokens, columns)
         self.columns[..., self.blank] = M
+
+
+def _by_frame(part: Tensor) -> Tensor:
+    """[B, T, ...] -> [T, B, ...], contiguous, so that a frame always looks the same."""
+    return part.transpose(0, 1).clone(memory_format=torch.contiguous_format)

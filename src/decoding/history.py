@@ -85,7 +85,7 @@ class History:
             owners = (K * rows[:, None] + np.arange(K)).reshape(-1)
             emitted.append((owners, *(np.repeat(part, K) for part in others)))
         owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))
-        order = np.lexsort((times, owners))
+        order = np.argsort(owners.astype(np.int64) << 32 | times, kind="stable")
         ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
         tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
         ranking = score.argsort(dim=1, descending=True, stable=True).tolist()
