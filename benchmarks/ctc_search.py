@@ -174,14 +174,14 @@ def searches(
     else:
         scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
         settings["scorers"] = [(scorer, LM_WEIGHT)]
-    skipping = {**settings, "fold_sure": 0.95}
-    pruning = {**skipping, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
+    folding = {**settings, "fold_sure": 0.9}
+    pruning = {**folding, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
     yield OWN, lambda: lectern(**settings)
-    yield f"{OWN}, sure blanks skipped", lambda: lectern(**skipping)
+    yield f"{OWN}, sure frames folded", lambda: lectern(**folding)
     yield f"{OWN}, rare tokens too", lambda: lectern(**pruning)
     if compiled:
         yield f"{OWN}, compiled", lambda: lectern(**settings, compile=True)
-        yield f"{OWN}, sure blanks skipped, compiled", lambda: lectern(**skipping, compile=True)
+        yield f"{OWN}, sure frames folded, compiled", lambda: lectern(**folding, compile=True)
         yield f"{OWN}, rare tokens too, compiled", lambda: lectern(**pruning, compile=True)
     if lm is None:
         yield "flashlight (torchaudio)", lambda: flashlight(tokens, beam_size)

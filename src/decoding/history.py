@@ -71,20 +71,21 @@ class History:
         slots = np.arange(B * K)
         first = slots - slots % K  # of the same utterance
         emitted = [(np.empty(0, int),) * 4]
-        for piece in reversed(self.pieces):
-            parents, tokens, log_probs, times = (part.cpu().numpy() for part in piece)
-            for t in reversed(range(len(parents))):
-                token = tokens[t].reshape(-1)[slots]
-                (hits,) = np.nonzero(token >= 0)
-                if len(hits):
-                    at = slots[hits]
-                    emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], times[t][hits // K]))
-                slots = first + parents[t].reshape(-1)[slots]
+        for piece in self.pieces[::-1]:
+            *steps, times = (part.flatten(1).cpu().numpy() for part in piece)
+            parents, tokens, log_probs = steps
+            parents, path = first + parents, np.empty(parents.shape, int)
+            for t in range(len(parents) - 1, -1, -1):
+                path[t], slots = slots, parents[t][slots]
+            tokens = np.take_along_axis(tokens, path, 1)
+            t, owners = np.nonzero(tokens >= 0)
+            emitted.append((owners, tokens[t, owners], log_probs[t, path[t, owners]], times[t, owners // K]))
         for piece in self.for_all:
             rows, *others = (part.cpu().numpy() for part in piece)
             owners = (K * rows[:, None] + np.arange(K)).reshape(-1)
             emitted.append((owners, *(np.repeat(part, K) for part in others)))
         owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))
+        # By hypothesis, and for each one by time; those of one frame stay in order.
         order = np.argsort(owners.astype(np.int64) << 32 | times, kind="stable")
         ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
         tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
