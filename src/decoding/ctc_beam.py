@@ -131,7 +131,7 @@ class CTCBeamSearch:
             token_min_log_prob=self.token_min_log_prob,
             fold_sure=self.fold_sure,
             longest=LONGEST_FOLDED if self.scorers else None,
-            first=first_of_folded(self.scorers),
+            first=first_of_folded(self.scorers, log_probs.size(2)),
             multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape

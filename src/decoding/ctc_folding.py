@@ -71,7 +71,7 @@ class Folding:
         multiple: int = 1,
     ) -> None:
         B, T, V = log_probs.shape
-        value, token = log_probs.max(-1) if T else (log_probs.new_zeros(B, 0), inside.long())
+        value, token = log_probs.max(-1)
         sure = inside & (value >= threshold)
         is_blank = sure & (token == blank)
         # The latest frame before this one that is not a sure blank.
@@ -90,9 +90,9 @@ class Folding:
         count += -count % multiple
         self.times = torch.argsort((~is_step).byte(), dim=1, stable=True)[:, :count]
         self.is_step = is_step.gather(1, self.times)
-        impossible = sure.unsqueeze(2) & (torch.arange(V, device=token.device) != token.unsqueeze(2))
-        at = self.times.unsqueeze(2).expand(-1, -1, V)
-        self.log_probs = log_probs.gather(1, at).masked_fill(impossible.gather(1, at), NEVER)
+        steps = log_probs.gather(1, self.times.unsqueeze(2).expand(-1, -1, V))
+        others = torch.arange(V, device=token.device) != token.gather(1, self.times).unsqueeze(2)
+        self.log_probs = steps.masked_fill(sure.gather(1, self.times).unsqueeze(2) & others, NEVER)
 
         # After which step a frame comes; 0: before the first.
         after = is_step.cumsum(1)
@@ -121,7 +121,7 @@ class Folding:
         last[place[0][is_last], place[1][is_last]] = self.spelled.tokens[is_last]
         tokens = token.new_full((B, count + 1, longest or 0), -1)
         if longest is not None:
-            tokens[*place, position] = self.spelled.tokens
+            tokens[(*place, position)] = self.spelled.tokens
         self.folded = Folded(
             log_prob,
             kind == 0,

@@ -68,11 +68,21 @@ class LengthBonus:
         return state
 
 
+class FarScorer(Scorer, Protocol):
+    """A scorer that can be charged with several tokens at once, where a search folds frames (``fold_sure``); others
+    are charged with one after the other."""
+
+    starts_word: Tensor  # [V] tokens that are never among those of ``advance_far`` that all hypotheses gain
+
+    def advance_far(self, state: Any, parents: Tensor, tokens: Tensor, added: Tensor) -> tuple[Any, Tensor]:
+        """As the function of that name."""
+
+
 def advance_far(
-    scorer: Scorer, state: Any, parents: Tensor, tokens: Tensor, added: Tensor
+    scorer: Scorer | FarScorer, state: Any, parents: Tensor, tokens: Tensor, added: Tensor
 ) -> tuple[Any, Tensor]:
-    """``scorer.advance``, and then all hypotheses of utterance b grow by the tokens ``added[b]`` [L] (-1: none), too:
-    the state after that, and the points [B, K] of the latter."""
+    """The state after ``scorer.advance`` and after all hypotheses of utterance b gained the tokens ``added[b]`` [L]
+    (-1: none), too; and the points [B, K] of what they gained."""
     if hasattr(scorer, "advance_far"):
         return scorer.advance_far(state, parents, tokens, added)
     state = scorer.advance(state, parents, tokens)
@@ -88,10 +98,11 @@ def advance_far(
     return state, points
 
 
-def first_of_folded(scorers: Sequence[tuple[Scorer, float]]) -> Tensor | None:
-    """[V] tokens that one of the scorers wants to see at the beginning of what ``advance_far`` adds, or None."""
-    wanted = [scorer.starts_word for scorer, _ in scorers if hasattr(scorer, "advance_far")]
-    return torch.stack(wanted).any(0) if wanted else None
+def first_of_folded(scorers: Sequence[tuple[Scorer | FarScorer, float]], vocab_size: int) -> Tensor | None:
+    """[V] tokens that ``advance_far`` of one of the scorers cannot add, or None."""
+    tokens = [scorer.starts_word for scorer, _ in scorers if hasattr(scorer, "advance_far")]
+    fits = all(len(starts) == vocab_size for starts in tokens)  # or the search says that they do not
+    return torch.stack(tokens).any(0) if tokens and fits else None
 
 
 def touched(tokens: Tensor) -> Tensor:

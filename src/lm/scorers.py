@@ -165,11 +165,17 @@ class WordNGramScorer:
         new_ids, new_points = self._grown(*old.unbind(1), token, letters, shift)
         if added.size(1):
             _, unknown, unknown_after = points.view(-1, 3).index_select(0, slots).unbind(1)
-            starts, (_, _, before), (_, _, node) = self.starts_word.take(token), old.unbind(1), new_ids.unbind(1)
+            starts, (_, _, before), (_, _, node) = (
+                self.starts_word.take(token),
+                old.unbind(1),
+                new_ids.unbind(1),
+            )
             if_unknown = torch.where(starts, unknown_after, unknown)
             charged = self._charged(self.charges[before, token], if_unknown)
             before = torch.where(starts, self.root, before)
-            in_all = torch.where(node == len(self.hashes), if_unknown, self.ahead.take(node) - self.ahead.take(before))
+            in_all = torch.where(
+                node == len(self.hashes), if_unknown, self.ahead.take(node) - self.ahead.take(before)
+            )
             worth.view(-1).index_copy_(0, slots, in_all - charged)
         ids.view(-1, 3).index_copy_(0, slots, new_ids)
         points.view(-1, 3).index_copy_(0, slots, new_points)

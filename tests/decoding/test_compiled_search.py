@@ -41,7 +41,7 @@ def test_frames_with_all_scorers_can_be_captured(monkeypatch):
     settings = {"scorers": scorers, "fold_sure": 0.5, "token_min_log_prob": -4.0}
     compiled, eager = CTCBeamSearch(6, compile=True, **settings), CTCBeamSearch(6, **settings)
     for seed, B in enumerate([3, 2]):  # another batch size is captured anew
-        log_probs = 2 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
+        log_probs = 3 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
         log_probs, lengths = log_probs.log_softmax(-1), torch.tensor([12, 7, 0])[:B]
         assert_same(compiled(log_probs, lengths), eager(log_probs, lengths))
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.decoding import CTCBeamSearch, Hotwords, LengthBonus
+from src.decoding.ctc_folding import Folding
 from src.lm import LSTMLanguageModel, NeuralScorer, NGramLM, TokenNGramScorer, WordNGramScorer
 
 LETTERS = ["<blank>", "▁", "a", "b"]
@@ -17,7 +18,9 @@ PIECES = ["<blank>", "▁", "▁a", "b", "ab"]
 LINES = ["ab a", "ab ab b", "a ab", "b a ab", "ba", "ab ba a", "a", "ab a b", "abba", "aab ab"]
 
 
-def log_probs_of(seed: int, B: int, T: int, V: int, share: float = 0.5, sharpness: float = 1.5) -> torch.Tensor:
+def log_probs_of(
+    seed: int, B: int, T: int, V: int, share: float = 0.5, sharpness: float = 1.5
+) -> torch.Tensor:
     """Random posteriors, in which about this share of the frames is sure of a random token (the blank as often as
     all others together) with 95 to 100 %."""
     generator = torch.Generator().manual_seed(seed)
@@ -70,10 +73,19 @@ def all_scorers(tokens):
     }
 
 
-SCORERS = {(name, kind): found for name, tokens in (("letters", LETTERS), ("pieces", PIECES)) for kind, found in all_scorers(tokens).items()}
+SCORERS = {
+    (name, kind): scorers
+    for name, tokens in (("letters", LETTERS), ("pieces", PIECES))
+    for kind, scorers in all_scorers(tokens).items()
+}
 
 
-@given(seed=st.integers(0, 10_000), beam_size=st.integers(1, 9), case=st.sampled_from(sorted(SCORERS)), share=st.floats(0.2, 1.0))
+@given(
+    seed=st.integers(0, 10_000),
+    beam_size=st.integers(1, 9),
+    case=st.sampled_from(sorted(SCORERS)),
+    share=st.floats(0.2, 1.0),
+)
 @settings(max_examples=150, deadline=None)
 def test_folding_is_the_search_in_certain_frames(seed, beam_size, case, share):
     """Doubled letters, runs at both ends, sure blanks in them, and runs of more tokens than are added at once."""
@@ -81,3 +93,67 @@ def test_folding_is_the_search_in_certain_frames(seed, beam_size, case, share):
     log_probs, lengths = log_probs_of(seed, 3, 20, V, share), torch.tensor([20, 13, 0])
     folding = CTCBeamSearch(beam_size, scorers=SCORERS[case], fold_sure=0.94)(log_probs, lengths)
     assert_same(folding, CTCBeamSearch(beam_size, scorers=SCORERS[case])(certain(log_probs, 0.94), lengths))
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.8])
+def test_any_threshold_will_do(threshold):
+    """Also one that two tokens of a frame reach: the more probable one counts."""
+    log_probs, lengths = (
+        3 * torch.randn(8, 14, 4, generator=torch.Generator().manual_seed(1)),
+        torch.full((8,), 14),
+    )
+    log_probs = log_probs.double().log_softmax(-1)
+    folding = CTCBeamSearch(5, fold_sure=threshold)(log_probs, lengths)
+    assert_same(folding, CTCBeamSearch(5)(certain(log_probs, threshold), lengths))
+
+
+@pytest.mark.parametrize("kind", ["none", "words", "several"])
+@pytest.mark.parametrize("size", [1, 4, 7])
+def test_runs_may_be_cut_by_pieces(kind, size):
+    log_probs, lengths = log_probs_of(3, 4, 40, 4, share=0.8), torch.tensor([40, 31, 12, 0])
+    search = CTCBeamSearch(6, scorers=SCORERS["letters", kind], fold_sure=0.94)
+    beam = search.start(4)
+    for start in range(0, 40, size):
+        search.advance(beam, log_probs[:, start : start + size], (lengths - start).clamp(0, size))
+    assert_same(search.finish(beam), search(log_probs, lengths))
+
+
+def one_hot(path: list[int], V: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor([path]), V).double().log()
+
+
+@pytest.mark.parametrize("kind", ["none", "words"])
+def test_a_text_that_is_sure_from_its_first_frame_to_its_last(kind):
+    path = [2, 2, 0, 2, 3, 3, 0, 0, 3, 1, 2, 0, 1, 1, 0, 3]  # a a b b _ a _ b, all in one run
+    search = CTCBeamSearch(4, scorers=SCORERS["letters", kind], fold_sure=0.9)
+    (best,) = search(one_hot(path, 4), torch.tensor([16]))[0]
+    assert best.tokens == [2, 2, 3, 3, 1, 2, 1, 3]
+    assert best.token_times == [0, 3, 4, 8, 9, 10, 12, 15]
+    assert best.parts["acoustic"] == 0.0
+
+
+def test_a_sure_token_may_be_the_last_one_again_or_a_new_one():
+    """Maybe "a", surely "a", surely "b": one text. Surely "a", maybe "a" again or a blank, surely "a": two."""
+    b = torch.tensor([[0.0, 0.0, 1.0]]).double()
+    for path, expected in (
+        ([[0.6, 0.4, 0.0], [0.0, 1.0, 0.0]], {(1, 2): 1.0}),
+        ([[0.0, 1.0, 0.0], [0.6, 0.4, 0.0], [0.0, 1.0, 0.0]], {(1, 1, 2): 0.6, (1, 2): 0.4}),
+    ):
+        log_probs = torch.cat([torch.tensor(path).double(), b])[None].log()
+        found = CTCBeamSearch(4, fold_sure=0.9)(log_probs, torch.tensor([len(log_probs[0])]))[0]
+        assert {tuple(h.tokens): pytest.approx(math.exp(h.score)) for h in found} == expected
+
+
+def test_only_the_first_frame_of_a_run_is_a_step():
+    frames = one_hot([0, 0, 2, 2, 3, 0, 1, 2, 2, 3, 2, 3, 2, 0], 4)
+    inside = torch.ones(1, 14, dtype=torch.bool)
+    assert Folding(frames, inside, blank=0, threshold=-0.1).times.tolist() == [[2]]
+    starts = torch.tensor([False, True, False, False])
+    assert Folding(frames, inside, 0, -0.1, longest=3, first=starts).times.tolist() == [[2, 6, 11]]
+
+
+def test_a_token_that_may_not_begin_is_not_sure():
+    log_probs, lengths = log_probs_of(5, 2, 20, 4), torch.tensor([20, 20])
+    limits = {"token_min_log_prob": math.log(0.97), "token_top_k": 2}
+    folding = CTCBeamSearch(5, fold_sure=0.94, **limits)(log_probs, lengths)
+    assert_same(folding, CTCBeamSearch(5, **limits)(certain(log_probs, 0.97), lengths))
