@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.prefix_names import BASE
@@ -73,19 +74,7 @@ class Folding:
         B, T, V = log_probs.shape
         value, token = log_probs.max(-1)
         sure = inside & (value >= threshold)
-        is_blank = sure & (token == blank)
-        # The latest frame before this one that is not a sure blank.
-        frame = torch.arange(T, device=inside.device).expand(B, T)
-        latest = torch.where(is_blank, -1, frame).cummax(1).values if T else frame
-        latest = torch.cat([torch.full_like(latest[:, :1], -1), latest[:, :-1]], 1)
-        goes_on = sure & ~is_blank & (latest >= 0) & sure.gather(1, latest.clamp_min(0))
-        adds = goes_on & (token != token.roll(1, 1))
-        is_step = inside & ~is_blank & ~goes_on
-        if first is not None:
-            is_step = is_step | (adds & first[token])
-        if longest is not None:
-            is_step = is_step | (adds & (_since(is_step, adds) % (longest + 1) == 0))
-        adds = adds & ~is_step
+        is_step, adds = _steps(sure, inside, token, blank, longest, first)
         count = int(is_step.sum(1).max()) if is_step.numel() else 0
         count += -count % multiple
         self.times = torch.argsort((~is_step).byte(), dim=1, stable=True)[:, :count]
@@ -94,47 +83,64 @@ class Folding:
         others = torch.arange(V, device=token.device) != token.gather(1, self.times).unsqueeze(2)
         self.log_probs = steps.masked_fill(sure.gather(1, self.times).unsqueeze(2) & others, NEVER)
 
-        # After which step a frame comes; 0: before the first.
-        after = is_step.cumsum(1)
+        after = is_step.cumsum(1)  # which step a frame comes after; 0: before the first
         is_folded = inside & ~is_step
 
         def summed(part: Tensor) -> Tensor:
             return part.new_zeros(B, count + 1).scatter_add_(1, after, part)
 
-        log_prob = summed(torch.where(is_folded, value, 0.0))
-        ends = is_folded & ~torch.cat([is_folded[:, 1:], torch.zeros_like(is_folded[:, :1])], 1)
-        kind = summed(ends * (1 + is_blank.long()))  # 0: no frames, 1: a token at the end, 2: a blank
-        nothing = torch.where(kind > 0, NEVER, 0.0)
-        rows, times = adds.nonzero().unbind(1)
-        position = _since(is_step, adds)[rows, times] - 1
-        self.spelled = Spelled(rows, token[rows, times], value[rows, times], times)
+        is_end = is_folded & ~F.pad(is_folded[:, 1:], (0, 1))
+        ends = summed(
+            is_end * (1 + (token == blank).long())
+        )  # 0: no frames, 1: a token at the end, 2: a blank
         length = summed(adds.long())
-        powers = torch.full((T + 1,), BASE, device=token.device)
-        powers[0] = 1
-        powers = powers.cumprod(0)
+        rows, times = adds.nonzero().unbind(1)
+        added = token[rows, times]
+        self.spelled = Spelled(rows, added, value[rows, times], times)
+        position = _since(is_step, adds)[rows, times] - 1
         place = rows, after[rows, times]
-        left = length[place] - 1 - position
-        name = torch.zeros_like(length)
-        name.index_put_(place, (1 + self.spelled.tokens) * powers[left], accumulate=True)
-        last = torch.full_like(length, -1)
-        is_last = left == 0
-        last[place[0][is_last], place[1][is_last]] = self.spelled.tokens[is_last]
+        to_come = length[place] - 1 - position
+        powers = F.pad(torch.full((T,), BASE, device=token.device), (1, 0), value=1).cumprod(0)
+        name, last = torch.zeros_like(length), torch.full_like(length, -1)
+        name.index_put_(place, (1 + added) * powers[to_come], accumulate=True)
+        is_last = to_come == 0
+        last.index_put_(tuple(part[is_last] for part in place), added[is_last])
         tokens = token.new_full((B, count + 1, longest or 0), -1)
         if longest is not None:
-            tokens[(*place, position)] = self.spelled.tokens
+            tokens.index_put_((*place, position), added)
         self.folded = Folded(
-            log_prob,
-            kind == 0,
-            nothing.masked_fill(kind == 2, 0.0),
-            nothing.masked_fill(kind == 1, 0.0),
-            last,
-            name,
-            powers[length],
-            tokens,
+            log_prob=summed(torch.where(is_folded, value, 0.0)),
+            is_empty=ends == 0,
+            to_blank=torch.where(ends == 1, NEVER, value.new_zeros(())),
+            to_token=torch.where(ends == 2, NEVER, value.new_zeros(())),
+            last=last,
+            name=name,
+            shift=powers[length],
+            tokens=tokens,
         )
+
+
+def _steps(
+    sure: Tensor, inside: Tensor, token: Tensor, blank: int, longest: int | None, first: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """[B, T] each (token: each frame's most probable one) -> which frames are steps, and which of the others add their
+    token."""
+    is_blank = sure & (token == blank)
+    frame = torch.arange(token.size(1), device=token.device).expand_as(token)
+    # The latest frame before this one that is not a sure blank; -1: none.
+    latest = torch.where(is_blank, -1, frame)
+    latest = F.pad(latest.cummax(1).values if latest.numel() else latest, (1, 0), value=-1)[:, :-1]
+    goes_on = sure & ~is_blank & (latest >= 0) & sure.gather(1, latest.clamp_min(0))
+    adds = goes_on & (token != token.roll(1, 1))
+    is_step = inside & ~is_blank & ~goes_on
+    if first is not None:
+        is_step = is_step | (adds & first[token])
+    if longest is not None:
+        is_step = is_step | (adds & (_since(is_step, adds) % (longest + 1) == 0))
+    return is_step, adds & ~is_step
 
 
 def _since(is_step: Tensor, adds: Tensor) -> Tensor:
     """[B, T] each -> how many frames have added a token since the last step, this one included."""
     total = adds.cumsum(1)
-    return total - torch.where(is_step, total, 0).cummax(1).values if total.size(1) else total
+    return total - torch.where(is_step, total, 0).cummax(1).values if total.numel() else total
