@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from src.decoding import CTCBeamSearch, Hotwords, LengthBonus
 from src.decoding.ctc_folding import Folding
+from src.decoding.ctc_frames import Frames
+from src.decoding.ctc_prefixes import Prefixes
+from src.decoding.prefix_names import EMPTY, longer, shorter
 from src.lm import LSTMLanguageModel, NeuralScorer, NGramLM, TokenNGramScorer, WordNGramScorer
 
 LETTERS = ["<blank>", "▁", "a", "b"]
@@ -150,6 +153,19 @@ def test_only_the_first_frame_of_a_run_is_a_step():
     assert Folding(frames, inside, blank=0, threshold=-0.1).times.tolist() == [[2]]
     starts = torch.tensor([False, True, False, False])
     assert Folding(frames, inside, 0, -0.1, longest=3, first=starts).times.tolist() == [[2, 6, 11]]
+
+
+def test_names_are_those_of_prefixes_that_grew_token_by_token():
+    """Or equal texts would not be known as such when the folded tokens are in another place of each."""
+    frames = Frames(one_hot([1, 2, 0, 2, 3, 0], 4), torch.tensor([6]), blank=0, fold_sure=0.9)
+    prefixes = Prefixes.empty(1, 2, 0, torch.device("cpu")).after(frames.before)
+    (frame,) = next(frames.blocks(None)).frames()
+    name = prefixes.after(frame.folded).name[0, 0]
+    expected = torch.tensor(EMPTY)
+    for token in (2, 2, 3):  # the first one comes with the step
+        expected = longer(expected, torch.tensor(token))
+    assert name == expected
+    assert shorter(longer(name, torch.tensor(1)), torch.tensor(1)) == name
 
 
 def test_a_token_that_may_not_begin_is_not_sure():
