@@ -45,7 +45,7 @@ class CTCBeamSearch:
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each extension and at the end.
         fold_sure: where a token or the blank is at least this probable (0.95, say), all others count as impossible;
             a run of such frames takes one step, and blanks take none.
-        compile: compile a frame's work with ``torch.compile``: 20 to 50 s at the first batch, and again at the first
+        compile: compile a frame's work with ``torch.compile``: 15 to 50 s at the first batch, and again at the first
             of another size, up to three times. A CPU needs a C++ compiler for it. Scorers must be capturable, as
             n-gram models, hotwords and lengths are; an LSTM is not.
 
