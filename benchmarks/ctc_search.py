@@ -1,4 +1,4 @@
-"""Utterances that a CTC beam search decodes in a second: Lectern's, and those of other packages, one after the other.
+"""Utterances that a CTC beam search decodes in a second: Lectern's, and those of other packages, in turns.
 
     pip install -r benchmarks/requirements.txt && pip install --no-deps pyctcdecode pygtrie
     python -m benchmarks.ctc_search --json search.json
@@ -174,14 +174,14 @@ def searches(
     else:
         scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
         settings["scorers"] = [(scorer, LM_WEIGHT)]
-    skipping = {**settings, "skip_blank": 0.95}
-    pruning = {**skipping, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
+    folding = {**settings, "fold_sure": 0.9}
+    pruning = {**folding, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
     yield OWN, lambda: lectern(**settings)
-    yield f"{OWN}, sure blanks skipped", lambda: lectern(**skipping)
+    yield f"{OWN}, sure frames folded", lambda: lectern(**folding)
     yield f"{OWN}, rare tokens too", lambda: lectern(**pruning)
     if compiled:
         yield f"{OWN}, compiled", lambda: lectern(**settings, compile=True)
-        yield f"{OWN}, sure blanks skipped, compiled", lambda: lectern(**skipping, compile=True)
+        yield f"{OWN}, sure frames folded, compiled", lambda: lectern(**folding, compile=True)
         yield f"{OWN}, rare tokens too, compiled", lambda: lectern(**pruning, compile=True)
     if lm is None:
         yield "flashlight (torchaudio)", lambda: flashlight(tokens, beam_size)
@@ -206,25 +206,32 @@ def mean_score(posteriors: Posteriors, texts: Texts, lm: NGramLM | None) -> floa
     return total / len(texts)
 
 
-def measured(
-    search: Search, posteriors: Posteriors, rounds: int, patience: float, takes_batches: bool
-) -> tuple[float, Texts]:
-    """Utterances a second, and texts; a search that would take longer than ``patience`` gets fewer utterances."""
-    log_probs, lengths = posteriors.log_probs, posteriors.lengths
-    count = len(log_probs)
-    if takes_batches:
-        search(log_probs, lengths)  # what is made, or compiled, at the first use
-    else:
-        search(log_probs[:1, :10], lengths[:1].clamp(max=10))
-        started = time.perf_counter()
-        search(log_probs[:1], lengths[:1])
-        count = max(1, min(count, int(patience / (time.perf_counter() - started))))
-    seconds = []
-    while len(seconds) < rounds and sum(seconds) < patience:
-        started = time.perf_counter()
-        texts = search(log_probs[:count], lengths[:count])
-        seconds.append(time.perf_counter() - started)
-    return count / statistics.median(seconds), texts
+class Timed:
+    """A search that takes turns with others; one that would take longer than ``patience`` gets fewer utterances."""
+
+    def __init__(self, search: Search, posteriors: Posteriors, patience: float, takes_batches: bool) -> None:
+        log_probs, lengths = posteriors.log_probs, posteriors.lengths
+        count = len(log_probs)
+        if takes_batches:
+            search(log_probs, lengths)  # what is made, or compiled, at the first use
+        else:
+            search(log_probs[:1, :10], lengths[:1].clamp(max=10))
+            started = time.perf_counter()
+            search(log_probs[:1], lengths[:1])
+            count = max(1, min(count, int(patience / (time.perf_counter() - started))))
+        self.search, self.log_probs, self.lengths = search, log_probs[:count], lengths[:count]
+        self.patience, self.seconds = patience, []
+
+    def turn(self) -> None:
+        if sum(self.seconds) < self.patience:
+            started = time.perf_counter()
+            self.texts = self.search(self.log_probs, self.lengths)
+            self.seconds.append(time.perf_counter() - started)
+
+    @property
+    def speed(self) -> float:
+        """Utterances a second."""
+        return len(self.log_probs) / statistics.median(self.seconds)
 
 
 def an_hour(beam_size: int, piece: int = 1000) -> None:
@@ -275,15 +282,19 @@ def main() -> None:
     rows = []
     for posteriors in inputs:
         for beam_size in args.beams:
+            torch.compiler.reset()  # searches of another beam are gone
+            timed = {}
             for name, make in searches(posteriors, beam_size, args.lm, args.compile):
-                torch.compiler.reset()  # each compiled search is the only one
                 takes_batches = name.startswith((OWN, "greedy"))
                 try:
-                    search = make()
-                    speed, texts = measured(search, posteriors, args.rounds, args.patience, takes_batches)
+                    timed[name] = Timed(make(), posteriors, args.patience, takes_batches)
                 except Exception as error:  # a package that is not there or refuses these tokens
                     print(f"left out: {name} ({str(error).splitlines()[0]})")
-                    continue
+            for _ in range(args.rounds):
+                for search in timed.values():
+                    search.turn()
+            for name, search in timed.items():
+                speed, texts = search.speed, search.texts
                 row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
                 row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
                 row["score"] = mean_score(posteriors, texts, lm)

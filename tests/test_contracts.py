@@ -36,7 +36,7 @@ def parameters(function) -> str:
             CTCBeamSearch,
             [
                 *("beam_size=16", "blank=0", "token_top_k=None", "token_min_log_prob=None", "scorers=()"),
-                *("skip_blank=None", "compile=False"),
+                *("fold_sure=None", "compile=False"),
             ],
         ),
         (CTCGreedySearch, ["blank=0"]),

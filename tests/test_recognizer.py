@@ -90,12 +90,12 @@ def constructed(words: list[tuple[str, int, int]], frames: int) -> torch.Tensor:
     return probs.log()
 
 
-@pytest.mark.parametrize("skip_blank", [None, 0.95])
+@pytest.mark.parametrize("fold_sure", [None, 0.95])
 @pytest.mark.parametrize("search", [CTCGreedySearch, CTCBeamSearch])
-def test_words_have_the_times_of_a_constructed_alignment(search, skip_blank):
+def test_words_have_the_times_of_a_constructed_alignment(search, fold_sure):
     """The first letter's frame to the last letter's, in frames of 40 ms; confidence: how sure its letters were."""
     words = [("three", 3, 12), ("a", 20, 21), ("letter", 29, 47), ("no", 58, 61)]
-    settings = {"skip_blank": skip_blank} if search is CTCBeamSearch else {}
+    settings = {"fold_sure": fold_sure} if search is CTCBeamSearch else {}
     model = SimpleNamespace(search_inputs=lambda outputs: outputs["frames"], frame_s=0.04)
     made = Recognizer(model, CharTextEncoder(), search(**settings))
     (transcript,) = made.decode({"frames": (constructed(words, 64), torch.tensor([64]))}, ["clip"])

@@ -8,7 +8,6 @@ So a text that ends takes no other one's place, and one history of back-pointers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -137,12 +136,9 @@ class AttentionBeamSearch:
             history.add(*(torch.stack(part) for part in zip(*steps, strict=True)))
         nothing = torch.full_like(ended.score, NEVER)  # texts without an end
         more = bool(self.fusion.scorers or self.coverage_weight or self.length_normalization)
-        found = history.hypotheses(
+        return history.hypotheses(
             torch.cat([nothing, ended.score], 1), torch.cat([nothing, ended.acoustic], 1), has_scorers=more
         )
-        for hypothesis in (hypothesis for hypotheses in found for hypothesis in hypotheses):
-            hypothesis.token_times = [*accumulate(hypothesis.token_times, max)]
-        return found
 
 
 class _Scores(NamedTuple):
@@ -174,7 +170,7 @@ class _Seen(NamedTuple):
     acoustic: Tensor  # [B, K, V] float64, with CTC
     added: Tensor  # [B, K, V or 1] by scorers and coverage
     at_end: Tensor  # [B, K] by these for the end
-    times: Tensor  # [B, K] the frame that was looked at most
+    times: Tensor  # [B, K] the frame that was looked at most, or the last token's where that is later
 
 
 class _OpenTexts:
@@ -190,6 +186,7 @@ class _OpenTexts:
         self.tokens = torch.zeros(B, K, dtype=torch.long, device=device)
         self.first_rows = K * torch.arange(B, device=device)[:, None]
         self.covered = torch.zeros(B, K, T, device=device)
+        self.times = torch.zeros_like(self.tokens)  # of their last tokens
         self.beside = Fusion([])
         if search.ctc_weight:
             log_probs = model.ctc_log_probs(encoded)
@@ -216,13 +213,14 @@ class _OpenTexts:
         points = search.fusion.points(self.states, V)
         added = coverage.unsqueeze(2) if points is None else points + coverage.unsqueeze(2)
         at_end = coverage + search.fusion.finish(self.states)
-        return _Seen(log_probs, acoustic, added, at_end, weights.argmax(-1))
+        self.times = torch.maximum(self.times, weights.argmax(-1))
+        return _Seen(log_probs, acoustic, added, at_end, self.times)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
         """Text k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: it was dropped); [B, K] each."""
         rows = (self.first_rows + parents).flatten()
         self.state = tuple(part.index_select(0, rows) for part in self.state)
         self.covered = self.covered.flatten(0, 1).index_select(0, rows).view_as(self.covered)
-        self.tokens = tokens.clamp_min(0)
+        self.tokens, self.times = tokens.clamp_min(0), self.times.gather(1, parents)
         self.ctc_states = self.beside.advance(self.ctc_states, parents, tokens)
         self.states = self.search.fusion.advance(self.states, parents, tokens)

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.decoding.ctc_frames import Frame, Frames
+from src.decoding.ctc_frames import Block, Frame, Frames
 from src.decoding.ctc_prefixes import Candidates, Prefixes, step
 from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.scorer import Scorer, is_cheap_to_ask
+from src.decoding.scorer import Scorer, advance_far, first_of_folded, is_cheap_to_ask
 from src.decoding.settings import (
     is_count,
     is_number,
@@ -27,11 +27,14 @@ from src.decoding.settings import (
 )
 from src.utils.errors import UserError
 
+AT_ONCE = 4  # frames that a compiled call takes: calling it costs as much as what it does
+LONGEST_FOLDED = 4  # tokens that scorers are charged with at once, besides the step's own
+
 
 class CTCBeamSearch:
     """Prefix beam search, batched over utterances and hypotheses; the same code on CPU and GPU.
 
-    With both token limits and ``skip_blank`` ``None`` nothing is pruned but the beam, and a beam as large as the
+    With both token limits and ``fold_sure`` ``None`` nothing is pruned but the beam, and a beam as large as the
     number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss.
 
     Args:
@@ -40,8 +43,9 @@ class CTCBeamSearch:
         token_top_k: extend prefixes only by each frame's k most probable tokens.
         token_min_log_prob: extend prefixes only by tokens at least this probable (natural log).
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each extension and at the end.
-        skip_blank: frames whose blank is at least this probable (0.99, say) are taken for blank and passed over.
-        compile: compile a frame's work with ``torch.compile``: 10 to 30 s at the first batch, and again at the first
+        fold_sure: where a token or the blank is at least this probable (0.95, say), all others count as impossible;
+            a run of such frames takes one step, and blanks take none.
+        compile: compile a frame's work with ``torch.compile``: 15 to 50 s at the first batch, and again at the first
             of another size, up to three times. A CPU needs a C++ compiler for it. Scorers must be capturable, as
             n-gram models, hotwords and lengths are; an LSTM is not.
 
@@ -69,7 +73,7 @@ class CTCBeamSearch:
         token_top_k: int | None = None,
         token_min_log_prob: float | None = None,
         scorers: Sequence[tuple[Scorer, float]] = (),
-        skip_blank: float | None = None,
+        fold_sure: float | None = None,
         compile: bool = False,
     ) -> None:
         count = "a whole number of at least 1"
@@ -79,16 +83,17 @@ class CTCBeamSearch:
         least = token_min_log_prob
         require(least is None or is_number(least), "token_min_log_prob", least, "a finite number")
         require_scorers(scorers)
-        fits = skip_blank is None or (is_number(skip_blank) and 0 < skip_blank <= 1)
-        require(fits, "skip_blank", skip_blank, "a probability above 0, up to 1")
+        fits = fold_sure is None or (is_number(fold_sure) and 0 < fold_sure <= 1)
+        require(fits, "fold_sure", fold_sure, "a probability above 0, up to 1")
         require(isinstance(compile, bool), "compile", compile, "true or false")
         self.beam_size = beam_size
         self.blank = blank
         self.token_top_k = token_top_k
         self.token_min_log_prob = token_min_log_prob
         self.scorers = tuple(scorers)
-        self.skip_blank = skip_blank
-        self._after_frame = _compiled(self._consume) if compile else self._consume
+        self.fold_sure = fold_sure
+        self._after_frames = _compiled(self._consume_all) if compile else self._consume_all
+        self._at_once = AT_ONCE if compile else None  # None: all of a piece
 
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance at most K hypotheses, best first."""
@@ -124,17 +129,22 @@ class CTCBeamSearch:
             shortlist=None if self.scorers else self.beam_size + 1,
             token_top_k=self.token_top_k,
             token_min_log_prob=self.token_min_log_prob,
-            skip_blank=self.skip_blank,
+            fold_sure=self.fold_sure,
+            longest=LONGEST_FOLDED if self.scorers else None,
+            first=first_of_folded(self.scorers, log_probs.size(2)),
+            multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape
         candidates = Candidates(B, self.beam_size, M, is_sorted=not self.scorers, device=log_probs.device)
         prefixes, states, pointers = beam.prefixes, beam.scorer_states, []
-        for t in range(frames.count):
-            prefixes, states, pointer = self._after_frame(prefixes, states, frames[t], candidates)
+        if frames.before is not None:
+            prefixes = prefixes.after(frames.before)
+        for block in frames.blocks(self._at_once):
+            prefixes, states, pointer = self._after_frames(prefixes, states, block, candidates)
             pointers.append(pointer)
-        beam.prefixes, beam.scorer_states = prefixes.after_blanks(*frames.last_gap), states
+        beam.prefixes, beam.scorer_states = prefixes, states
         if pointers:
-            beam.remember(frames, Pointers(*map(torch.stack, zip(*pointers, strict=True))))
+            beam.remember(frames, Pointers(*map(torch.cat, zip(*pointers, strict=True))))
         beam.num_frames = beam.num_frames + lengths.to(beam.num_frames)
 
     @torch.inference_mode()
@@ -147,18 +157,35 @@ class CTCBeamSearch:
                 score = score + weight * scorer.finish(state).to(score)
         return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
 
+    def _consume_all(
+        self, prefixes: Prefixes, states: list[Any], block: Block, candidates: Candidates
+    ) -> tuple[Prefixes, list[Any], Pointers]:
+        """Some frames: tensors in, tensors out, so that it can be compiled."""
+        pointers = []
+        for frame in block.frames():
+            prefixes, states, pointer = self._consume(prefixes, states, frame, candidates)
+            pointers.append(pointer)
+        return prefixes, states, Pointers(*map(torch.stack, zip(*pointers, strict=True)))
+
     def _consume(
         self, prefixes: Prefixes, states: list[Any], frame: Frame, candidates: Candidates
     ) -> tuple[Prefixes, list[Any], Pointers]:
-        """One frame: tensors in, tensors out, so that it can be compiled."""
-        prefixes = prefixes.after_blanks(frame.gap, frame.is_gap)
         fusion = self._fuse(states, frame) if self.scorers else None
         prefixes, pointers = step(prefixes, frame, candidates, fusion)
-        states = [
-            scorer.advance(state, pointers.parents, pointers.tokens)
-            for (scorer, _), state in zip(self.scorers, states, strict=True)
-        ]
-        return prefixes, states, pointers
+        parents, tokens, folded = pointers.parents, pointers.tokens, frame.folded
+        if folded is None:
+            states = [
+                scorer.advance(state, parents, tokens)
+                for (scorer, _), state in zip(self.scorers, states, strict=True)
+            ]
+            return prefixes, states, pointers
+        after, fusion = [], torch.zeros_like(prefixes.fused)
+        for (scorer, weight), state in zip(self.scorers, states, strict=True):
+            state, points = advance_far(scorer, state, parents, tokens, folded.tokens)
+            after.append(state)
+            if weight:
+                fusion = torch.add(fusion, points, alpha=weight)
+        return prefixes.after(folded, fusion), after, pointers
 
     def _fuse(self, states: list[Any], frame: Frame) -> Tensor:
         """Weighted sum of the scorers' points for each prefix and each token of the shortlist, [B, K or 1, M]."""
@@ -191,10 +218,13 @@ class Beam:
         posteriors = frames.log_probs.transpose(0, 1).gather(2, tokens.clamp_min(0))
         times = (frames.times + self.num_frames[:, None]).T
         self.history.add(parents, tokens, posteriors, times.unsqueeze(2))
+        if frames.folding is not None:
+            rows, tokens, posteriors, times = frames.folding.spelled
+            self.history.add_to_all(rows, tokens, posteriors, times + self.num_frames[rows])
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(function, fullgraph=True)
+    compiled = torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
 
     def call(*args: Any) -> Any:
         try:

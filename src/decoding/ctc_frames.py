@@ -1,18 +1,21 @@
-"""A piece of CTC posteriors as the beam search wants it: shortlists of tokens, and gaps of blanks."""
+"""A piece of CTC posteriors as the beam search wants it: shortlists of tokens, and sure frames folded."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from src.decoding.ctc_folding import Folded, Folding
 from src.decoding.settings import NEVER
 
 
 class Frame(NamedTuple):
-    """One frame of ``Frames``, whose attributes are explained there; contiguous, so that it always looks the same."""
+    """One frame of ``Frames``, whose attributes are explained there."""
 
     log_probs: Tensor  # [B, V]
     blank_log_prob: Tensor  # [B, 1] of these
@@ -21,9 +24,22 @@ class Frame(NamedTuple):
     columns: Tensor  # [B, V]
     limit: Tensor | None  # [B, 1]
     padding: Tensor  # [B, 1]
-    gap: Tensor | None  # [B, 1] log probability of the blanks left out before it
-    is_gap: Tensor | None  # [B, 1] whether there were any
+    folded: Folded | None  # the frames after it
     has_all_tokens: bool
+
+
+class Block(NamedTuple):
+    """Some frames after one another, stacked: [N, B, ...] each."""
+
+    stacked: Frame
+
+    def frames(self) -> list[Frame]:
+        """The frames one by one."""
+        *parts, folded, has_all_tokens = self.stacked
+        N = len(parts[0])
+        each = [[None] * N if part is None else part.unbind() for part in parts]
+        each.append([None] * N if folded is None else map(Folded, *(part.unbind() for part in folded)))
+        return [Frame(*one, has_all_tokens) for one in zip(*each, strict=True)]
 
 
 class Frames:
@@ -36,7 +52,9 @@ class Frames:
         blank: its token id.
         shortlist: how many of each frame's tokens are looked at, the most probable first; None: all that
             ``token_top_k`` leaves, and without that in the order of their ids.
-        token_top_k, token_min_log_prob, skip_blank: as in ``CTCBeamSearch``.
+        token_top_k, token_min_log_prob, fold_sure: as in ``CTCBeamSearch``.
+        longest, first: as in ``Folding``.
+        multiple: padding is added until T' is a multiple of it.
 
     Attributes:
         count: T', the number of frames that are left.
@@ -48,9 +66,8 @@ class Frames:
         limit: [B, T', 1] least log probability of a token that may extend a prefix, or None.
         padding: [B, T', 1] which frames are beyond the utterance's end.
         has_all_tokens: whether the shortlists are all tokens, in the order of their ids.
-        gaps: [B, T' + 1] log probability of the blanks left out before each frame and after the last, or None.
-        is_gap: [B, T' + 1] whether there were any.
-        last_gap: the last of both, [B, 1] each.
+        folding: the frames that are not left; None: all are.
+        before: those before the first one.
     """
 
     def __init__(
@@ -61,63 +78,51 @@ class Frames:
         shortlist: int | None = None,
         token_top_k: int | None = None,
         token_min_log_prob: float | None = None,
-        skip_blank: float | None = None,
+        fold_sure: float | None = None,
+        longest: int | None = None,
+        first: Tensor | None = None,
+        multiple: int = 1,
     ) -> None:
         self.blank = blank
-        self.gaps = self.is_gap = None
+        log_probs = F.pad(log_probs.double(), (0, 0, 0, -log_probs.size(1) % multiple))
         B, T, V = log_probs.shape
-        log_probs = log_probs.double()
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]
-        if skip_blank is not None:
-            log_probs, kept = self._skip(log_probs, kept, math.log(skip_blank))
+        self.folding = folded = None
+        if fold_sure is not None:
+            # A token that may not begin anywhere here is not sure.
+            least = max(math.log(fold_sure), NEVER if token_min_log_prob is None else token_min_log_prob)
+            self.folding = Folding(log_probs, kept, blank, least, longest, first, multiple)
+            log_probs, self.times, kept = self.folding.log_probs, self.folding.times, self.folding.is_step
+            folded = Folded(*(part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded))
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
         log_probs[..., blank].masked_fill_(~kept, 0.0)
         self.log_probs = log_probs
         self.padding = ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
         self._list_tokens(shortlist, token_top_k, token_min_log_prob)
-        blank_log_probs = self.log_probs[..., blank, None]
-        parts = [
+        self.before = None if folded is None else Folded(*(part[:, 0] for part in folded))
+        self._parts = [
             self.log_probs,
-            blank_log_probs,
+            self.log_probs[..., blank, None],
             self.values,
             self.tokens,
             self.columns,
             self.limit,
             self.padding,
+            *([] if folded is None else (part[:, 1:] for part in folded)),
         ]
-        parts += [None, None] if self.gaps is None else [self.gaps.unsqueeze(2), self.is_gap.unsqueeze(2)]
-        nothing = [None] * (self.count + 1)
-        self._each = [nothing if part is None else _by_frame(part) for part in parts]
-        self.last_gap = tuple(part[self.count] for part in self._each[-2:])
 
-    def __getitem__(self, t: int) -> Frame:
-        return Frame(*(part[t] for part in self._each), self.has_all_tokens)
-
-    def _skip(self, log_probs: Tensor, inside: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-        """Leaves out the frames whose blank is at least that probable; the others [B, T', V], and which are frames."""
-        blank = log_probs[..., self.blank]
-        skipped = inside & (blank >= threshold)
-        kept = inside & ~skipped
-        count = int(kept.sum(1).max()) if kept.numel() else 0
-        self.times = torch.argsort((~kept).byte(), dim=1, stable=True)[:, :count]
-        kept = kept.gather(1, self.times)
-
-        def between(sums: Tensor) -> Tensor:
-            """Of running sums [B, T]: what was added before each kept frame and after the last one, [B, T' + 1]."""
-            sums = (
-                torch.cat([torch.zeros_like(sums[:, :1]), sums], 1)
-                if sums.size(1)
-                else sums.new_zeros(len(sums), 1)
-            )
-            end = sums[:, -1:]
-            at = torch.where(kept, sums.gather(1, self.times), end)
-            return torch.cat([at, end], 1).diff(dim=1, prepend=torch.zeros_like(end))
-
-        self.gaps = between(torch.where(skipped, blank, 0.0).cumsum(1))
-        self.is_gap = between(skipped.cumsum(1)) > 0
-        return log_probs.gather(1, self.times.unsqueeze(2).expand(-1, -1, log_probs.size(2))), kept
+    def blocks(self, size: int | None) -> Iterator[Block]:
+        """All frames, so many at a time; None: all at once."""
+        if not self.count:
+            return
+        size = size or self.count
+        number = -(-self.count // size)
+        each = [[None] * number if part is None else _by_frame(part).split(size) for part in self._parts]
+        for parts in zip(*each, strict=True):
+            folded = Folded(*parts[7:]) if parts[7:] else None
+            yield Block(Frame(*parts[:7], folded, self.has_all_tokens))
 
     def _list_tokens(
         self, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None
@@ -150,6 +155,6 @@ class Frames:
         self.columns[..., self.blank] = M
 
 
-def _by_frame(part: Tensor) -> tuple[Tensor, ...]:
-    """[B, T, ...] -> T contiguous tensors [B, ...]."""
-    return part.transpose(0, 1).clone(memory_format=torch.contiguous_format).unbind()
+def _by_frame(part: Tensor) -> Tensor:
+    """[B, T, ...] -> [T, B, ...], contiguous, so that a frame always looks the same."""
+    return part.transpose(0, 1).clone(memory_format=torch.contiguous_format)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.decoding.ctc_folding import Folded
 from src.decoding.ctc_frames import Frame
 from src.decoding.history import Pointers
 from src.decoding.prefix_names import EMPTY, find_parents, longer, no_names
@@ -36,7 +37,6 @@ class Prefixes(NamedTuple):
     fused: Tensor  # what the scorers have added
     last: Tensor  # its last token; the blank where it has none
     name: Tensor
-    parent_name: Tensor  # of the prefix without its last token
 
     @classmethod
     def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> Prefixes:
@@ -45,19 +45,21 @@ class Prefixes(NamedTuple):
         token_end = torch.full(shape, NEVER, dtype=torch.float64, device=device)
         total = token_end.clone()
         total[:, 0] = 0.0
-        name, parent_name = no_names(*shape, device)
+        name = no_names(*shape, device)
         name[:, 0] = EMPTY
         last = torch.full(shape, blank, device=device)
-        return cls(total, total.clone(), token_end, torch.zeros_like(total), last, name, parent_name)
+        return cls(total, total.clone(), token_end, torch.zeros_like(total), last, name)
 
-    def after_blanks(self, gap: Tensor | None, is_gap: Tensor | None) -> Prefixes:
-        """Over frames that were left out: the log probability of their blanks [B, 1], and whether there were any."""
-        if gap is None:
-            return self
-        total = self.total + gap
-        blank_end = torch.where(is_gap, total, self.blank_end)
-        return self._replace(
-            total=total, blank_end=blank_end, token_end=self.token_end.masked_fill(is_gap, NEVER)
+    def after(self, folded: Folded, points: Tensor | float = 0.0) -> Prefixes:
+        """Over sure frames that were folded, for which scorers give these points [B, K]."""
+        total = self.total + folded.log_prob
+        return Prefixes(
+            total=total,
+            blank_end=torch.where(folded.is_empty, self.blank_end, total + folded.to_blank),
+            token_end=torch.where(folded.is_empty, self.token_end, total + folded.to_token),
+            fused=self.fused + points,
+            last=torch.where(folded.last < 0, self.last, folded.last),
+            name=self.name * folded.shift + folded.name,
         )
 
 
@@ -77,7 +79,7 @@ class Candidates:
         first_place, per_prefix: [K] and M + 1, where in that a prefix begins, and how far the next one is.
         bin: K + P.
         nothing: [B, 1] log of 0.
-        no_name, no_parent: [B, K] names that no prefix has.
+        no_names: [B, K] names that no prefix has.
     """
 
     def __init__(
@@ -97,20 +99,20 @@ class Candidates:
         self.place, self.first_place = place.flatten().to(device), (M + 1) * torch.arange(K, device=device)
         self.per_prefix, self.bin = M + 1, K + P
         self.nothing = torch.full((B, 1), NEVER, dtype=torch.float64, device=device)
-        self.no_name, self.no_parent = no_names(B, K, device)
+        self.no_names = no_names(B, K, device)
 
 
 def step(
     prefixes: Prefixes, frame: Frame, candidates: Candidates, fusion: Tensor | None
 ) -> tuple[Prefixes, Pointers]:
     """The prefixes after one more frame; fusion [B, K or 1, M]: what scorers give for each token of the shortlist."""
-    total, blank_end, token_end, fused, last, name, parent_name = prefixes
+    total, blank_end, token_end, fused, last, name = prefixes
     K = last.size(1)
     at_last = frame.log_probs.gather(1, last)
     allowed = at_last if frame.limit is None else at_last.masked_fill(at_last < frame.limit, NEVER)
 
     # A prefix of the beam that extends another one of the beam receives that extension's mass.
-    has_parent, parent = find_parents(name, parent_name)
+    has_parent, parent = find_parents(name, last)
     is_doubled = last.gather(1, parent) == last  # the last token again takes a blank in between
     arriving = torch.where(is_doubled, blank_end.gather(1, parent), total.gather(1, parent))
     arriving = torch.where(has_parent, arriving + allowed, NEVER)
@@ -144,7 +146,6 @@ def step(
     is_fresh = is_new | is_dead  # all of its alignments, if any, end in the new token
 
     old_name = name.gather(1, parents)
-    parent_name = torch.where(is_new, old_name, parent_name.gather(1, parents))
     name = torch.where(is_new, longer(old_name, tokens), old_name)
     after = Prefixes(
         total=new_total,
@@ -152,7 +153,6 @@ def step(
         token_end=torch.where(is_fresh, new_total, new_token_end.gather(1, parents)),
         fused=fused,
         last=torch.where(is_new, tokens, last.gather(1, parents)),
-        name=torch.where(is_dead, candidates.no_name, name),
-        parent_name=torch.where(is_dead, candidates.no_parent, parent_name),
+        name=torch.where(is_dead, candidates.no_names, name),
     )
     return after, Pointers(parents, tokens, parent, last, arriving, staying)

@@ -52,10 +52,18 @@ class History:
     def __init__(self, batch_size: int, beam_size: int) -> None:
         self.shape = (batch_size, beam_size)
         self.pieces: list[tuple[Tensor, ...]] = []
+        self.for_all: list[tuple[Tensor, ...]] = []
 
     def add(self, parents: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
-        """Some steps: parents, tokens (-1: none), their log posteriors [T, B, K], and their frames [T, B, K or 1]."""
+        """Some steps: parents, tokens (-1: none), their log posteriors [T, B, K], and their frames [T, B, K or 1].
+
+        Along a hypothesis the frames of its tokens never fall.
+        """
         self.pieces.append((parents.short(), tokens.int(), log_probs.float(), times.int()))
+
+    def add_to_all(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, times: Tensor) -> None:
+        """[N] tokens that all hypotheses of utterance ``rows[n]`` gained, beside those of ``add``."""
+        self.for_all.append((rows.int(), tokens.int(), log_probs.float(), times.int()))
 
     def hypotheses(self, score: Tensor, acoustic: Tensor, has_scorers: bool) -> list[list[Hypothesis]]:
         """score and its acoustic part [B, K] -> per utterance its possible hypotheses, best first.
@@ -66,19 +74,25 @@ class History:
         slots = np.arange(B * K)
         first = slots - slots % K  # of the same utterance
         emitted = [(np.empty(0, int),) * 4]
-        for piece in reversed(self.pieces):
-            parents, tokens, log_probs, times = (part.cpu().numpy() for part in piece)
-            for t in reversed(range(len(parents))):
-                token = tokens[t].reshape(-1)[slots]
-                (hits,) = np.nonzero(token >= 0)
-                if len(hits):
-                    at = slots[hits]
-                    time = np.broadcast_to(times[t], (B, K)).reshape(-1)[at]
-                    emitted.append((hits, token[hits], log_probs[t].reshape(-1)[at], time))
-                slots = first + parents[t].reshape(-1)[slots]
-        # Backwards in time as they were found; a stable sort by hypothesis keeps each one's in order.
+        for piece in self.pieces[::-1]:
+            *steps, times = (part.cpu().numpy() for part in piece)
+            parents, tokens, log_probs = (part.reshape(len(part), -1) for part in steps)
+            times = np.broadcast_to(times, (len(times), B, K)).reshape(len(times), -1)
+            parents, path = first + parents, np.empty(parents.shape, int)
+            for t in range(len(parents) - 1, -1, -1):
+                path[t], slots = slots, parents[t][slots]
+            tokens = np.take_along_axis(tokens, path, 1)
+            t, owners = np.nonzero(tokens >= 0)
+            emitted.append(
+                (owners, tokens[t, owners], log_probs[t, path[t, owners]], times[t, path[t, owners]])
+            )
+        for piece in self.for_all:
+            rows, *others = (part.cpu().numpy() for part in piece)
+            owners = (K * rows[:, None] + np.arange(K)).reshape(-1)
+            emitted.append((owners, *(np.repeat(part, K) for part in others)))
         owners, tokens, log_probs, times = map(np.concatenate, zip(*reversed(emitted), strict=True))
-        order = np.argsort(owners, kind="stable")
+        # By hypothesis, and for each one by time; those of one frame stay in order.
+        order = np.argsort(owners.astype(np.int64) << 32 | times, kind="stable")
         ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
         tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
         ranking = score.argsort(dim=1, descending=True, stable=True).tolist()

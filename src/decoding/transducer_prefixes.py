@@ -22,16 +22,16 @@ class Prefixes(NamedTuple):
 
     total: Tensor  # [B, K] log probability of having left all frames so far
     fused: Tensor  # [B, K] what the scorers have added
-    ids: Tensor  # [3, B, K] its name, that of the prefix without its last token, and that token (the blank: none)
+    ids: Tensor  # [2, B, K] its name, and its last token (the blank: none)
 
     @classmethod
     def empty(cls, batch_size: int, beam_size: int, blank: int, device: torch.device) -> Prefixes:
         """The empty prefix in slot 0, nothing in the others."""
         total = torch.full((batch_size, beam_size), NEVER, dtype=torch.float64, device=device)
         total[:, 0] = 0.0
-        name, parent_name = no_names(batch_size, beam_size, device)
+        name = no_names(batch_size, beam_size, device)
         name[:, 0] = EMPTY
-        ids = torch.stack([name, parent_name, torch.full_like(name, blank)])
+        ids = torch.stack([name, torch.full_like(name, blank)])
         return cls(total, torch.zeros_like(total), ids)
 
 
@@ -41,7 +41,7 @@ class Nothing:
     def __init__(self, prefixes: Prefixes) -> None:
         ids = prefixes.ids
         self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
-        self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
+        self.ids = torch.stack([no_names(*ids.shape[1:], ids.device), ids[1]])
 
 
 class Frames(NamedTuple):
@@ -57,8 +57,8 @@ class Frames(NamedTuple):
     @classmethod
     def of(cls, log_probs: Tensor, prefixes: Prefixes, blank: int, nothing: Nothing) -> Frames:
         """log_probs [B, W, K, V], which are written to."""
-        name, parent_name, last = prefixes.ids.unbind()
-        has_parent, parent = find_parents(name, parent_name)
+        name, last = prefixes.ids.unbind()
+        has_parent, parent = find_parents(name, last)
         has_parent = has_parent.unsqueeze(1)
         flat = log_probs.flatten(2)
         merged = torch.add(last, parent, alpha=log_probs.size(3)).unsqueeze(1)
@@ -159,8 +159,8 @@ def grow(
     parents = torch.where(is_pair, pair // V, best)
     token = torch.where(is_new, pair % V, nothing.token)
     old = ids.gather(2, parents.expand_as(ids))
-    new = torch.stack([longer(old[0], token), old[0], token])
-    step = Step(Pointers(parents, token, parent, ids[2], staying_on, left), active, arriving, total)
+    new = torch.stack([longer(old[0], token), token])
+    step = Step(Pointers(parents, token, parent, ids[1], staying_on, left), active, arriving, total)
     ids = torch.where(is_dead, nothing.ids, torch.where(is_new, new, old))
     active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
     return Prefixes(total, fused, ids), active, step

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.decoding.prefix_names import BASE
 from src.decoding.scorer import is_cheap_to_ask, touched
 from src.decoding.settings import is_number, is_path, require
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
@@ -23,8 +24,6 @@ from src.text_encoder import WORD_START
 from src.utils.errors import UserError
 
 LN_10 = math.log(10)
-# Of the polynomial hash of a word's letters, modulo 2^64.
-BASE = 6364136223846793005
 LOOK_AHEAD_UNIT = 1e-3  # whole numbers add up to nothing again, exactly
 LEAST_LOOK_AHEAD = -30_000  # of these
 BREAK = -(2**15)
@@ -145,18 +144,47 @@ class WordNGramScorer:
         """[B, K, V]: a token that begins a word ends the one before it."""
         ends, unknown, unknown_after = state.points.unsqueeze(2).unbind(3)
         charges = self.charges.index_select(0, state.ids[..., 2].flatten()).view(*ends.shape[:2], -1)
-        when_broken = torch.where(self.starts_word, unknown_after, unknown)
-        charged = torch.where(charges == BREAK, when_broken, LOOK_AHEAD_UNIT * charges.double())
+        charged = self._charged(charges, torch.where(self.starts_word, unknown_after, unknown))
         return torch.where(self.starts_word, ends, 0.0) + charged
 
     def advance(self, state: _Words, parents: Tensor, tokens: Tensor) -> _Words:
+        return self.advance_far(state, parents, tokens, tokens.new_empty(len(tokens), 0))[0]
+
+    def advance_far(
+        self, state: _Words, parents: Tensor, tokens: Tensor, added: Tensor
+    ) -> tuple[_Words, Tensor]:
+        """As ``src.decoding.scorer.advance_far``; of the tokens that are added none begins a word."""
         where = parents.unsqueeze(2).expand(-1, -1, 3)
         ids, points = state.ids.gather(1, where), state.points.gather(1, where)
-        slots = touched(tokens)
+        worth = torch.zeros_like(points[..., 0])
+        letters, shift = torch.zeros_like(tokens[:, :1]), torch.ones_like(tokens[:, :1])
+        for column in added.clamp_min(0).unsqueeze(2).unbind(1):
+            letters = letters * self.shifts.take(column) + self.letters.take(column)
+            shift = shift * self.shifts.take(column)
+        slots = touched(torch.maximum(tokens, added[:, :1]) if added.size(1) else tokens)
         old, token = ids.view(-1, 3).index_select(0, slots), tokens.take(slots).clamp_min_(0)
-        for part, new in zip((ids, points), self._grown(*old.unbind(1), token), strict=True):
-            part.view(-1, 3).index_copy_(0, slots, new)
-        return _Words(ids, points)
+        letters, shift = (part.expand_as(tokens).take(slots) for part in (letters, shift))
+        new_ids, new_points = self._grown(*old.unbind(1), token, letters, shift)
+        if added.size(1):
+            _, unknown, unknown_after = points.view(-1, 3).index_select(0, slots).unbind(1)
+            starts, (_, _, before), (_, _, node) = (
+                self.starts_word.take(token),
+                old.unbind(1),
+                new_ids.unbind(1),
+            )
+            if_unknown = torch.where(starts, unknown_after, unknown)
+            charged = self._charged(self.charges[before, token], if_unknown)
+            before = torch.where(starts, self.root, before)
+            in_all = torch.where(
+                node == len(self.hashes), if_unknown, self.ahead.take(node) - self.ahead.take(before)
+            )
+            worth.view(-1).index_copy_(0, slots, in_all - charged)
+        ids.view(-1, 3).index_copy_(0, slots, new_ids)
+        points.view(-1, 3).index_copy_(0, slots, new_points)
+        return _Words(ids, points), worth
+
+    def _charged(self, charges: Tensor, if_unknown: Tensor) -> Tensor:
+        return torch.where(charges == BREAK, if_unknown, LOOK_AHEAD_UNIT * charges.double())
 
     def finish(self, state: _Words) -> Tensor:
         """[B, K]: the open word, and the end of the sentence."""
@@ -169,22 +197,26 @@ class WordNGramScorer:
         points, after = self.lm.advance_unknown(contexts)
         return LN_10 * points + self.unknown_penalty, after
 
-    def _grown(self, context: Tensor, after: Tensor, node: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens; token 0 changes nothing."""
+    def _grown(
+        self, context: Tensor, after: Tensor, node: Tensor, token: Tensor, more: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """ids [n, 3] and points [n, 3] of hypotheses [n] after their next tokens and more letters, of which ``shift``
+        tells how many; token 0 changes nothing."""
         starts, unwritable = self.starts_word.take(token), len(self.hashes)
         context = torch.where(starts, after, context)
         node = torch.where(starts, self.root, node)
         was_charged = node == unwritable
         letters = self.hashes.take(node.clamp_max(unwritable - 1)) * self.shifts.take(token)
-        letters = letters + self.letters.take(token)
+        letters = (letters + self.letters.take(token)) * shift + more
         at = torch.searchsorted(self.hashes, letters).clamp_(max=unwritable - 1)
         is_open = (self.hashes.take(at) == letters) & ~was_charged
         node = torch.where(is_open, at, unwritable)
         unknown, after_unknown = self._unknown(context)
         context = torch.where(is_open | was_charged, context, after_unknown)
         word = torch.where(is_open, self.word.take(at), UNKNOWN)
-        ends, after = self.lm.advance(context, word)
         is_word, is_empty = word != UNKNOWN, node == self.root
+        # Where there is no word, no search either: one that always goes the same way takes next to no time.
+        ends, after = self.lm.advance(torch.where(is_word, context, 0), word)
         ends = torch.where(is_word, LN_10 * ends, unknown).masked_fill(~is_open | is_empty, 0.0)
         after = torch.where(is_word, after, after_unknown)
         after = torch.where(is_open & ~is_empty, after, context)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from functools import partial
 
 import pytest
 import torch
@@ -21,10 +20,17 @@ def assert_same(ours, theirs):
         assert [h.token_times for h in one] == [h.token_times for h in other]
 
 
+def compile_with(monkeypatch, backend):
+    compiled = torch.compile
+
+    def compile(function, fullgraph, options):
+        return compiled(function, fullgraph=fullgraph, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compile)
+
+
 def test_frames_with_all_scorers_can_be_captured(monkeypatch):
-    monkeypatch.setattr(
-        torch, "compile", partial(torch.compile, backend="aot_eager")
-    )  # without a C++ compiler
+    compile_with(monkeypatch, "aot_eager")  # without a C++ compiler
     words, tokens = (NGramLM.estimate(lines, order=3) for lines in (LINES, [" ".join("▁abab▁")] * 3))
     scorers = [
         (WordNGramScorer(words, TOKENS), 0.5),
@@ -32,10 +38,10 @@ def test_frames_with_all_scorers_can_be_captured(monkeypatch):
         (Hotwords(["ab a"], TOKENS), 1.0),
         (LengthBonus(4), 0.3),
     ]
-    settings = {"scorers": scorers, "skip_blank": 0.5, "token_min_log_prob": -4.0}
+    settings = {"scorers": scorers, "fold_sure": 0.5, "token_min_log_prob": -4.0}
     compiled, eager = CTCBeamSearch(6, compile=True, **settings), CTCBeamSearch(6, **settings)
     for seed, B in enumerate([3, 2]):  # another batch size is captured anew
-        log_probs = 2 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
+        log_probs = 3 * torch.randn(B, 12 + seed, 4, generator=torch.Generator().manual_seed(seed))
         log_probs, lengths = log_probs.log_softmax(-1), torch.tensor([12, 7, 0])[:B]
         assert_same(compiled(log_probs, lengths), eager(log_probs, lengths))
 
@@ -55,9 +61,9 @@ def test_batches_of_all_sizes_and_lengths_are_captured_three_times_at_most(monke
         captured.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    compile_with(monkeypatch, backend)
     torch.compiler.reset()
-    search = CTCBeamSearch(4, compile=True, skip_blank=0.9)
+    search = CTCBeamSearch(4, compile=True, fold_sure=0.9)
     for B, T, is_full in [
         (4, 9, True),
         (4, 6, False),
@@ -73,7 +79,7 @@ def test_batches_of_all_sizes_and_lengths_are_captured_three_times_at_most(monke
 
 
 def test_more_searches_than_can_be_compiled_are_said_in_a_line(monkeypatch):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    compile_with(monkeypatch, "eager")
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=1):
         CTCBeamSearch(4, compile=True)(torch.randn(2, 5, 4).log_softmax(-1), torch.tensor([5, 5]))

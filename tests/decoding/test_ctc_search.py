@@ -226,7 +226,7 @@ def test_a_token_exactly_at_the_limit_may_extend():
         ("blank", [-1, 1.5, "abc", None]),
         ("token_top_k", [0, 1.5, "abc"]),
         ("token_min_log_prob", ["abc", float("nan"), [1]]),
-        ("skip_blank", [0, 1.5, "abc", float("nan")]),
+        ("fold_sure", [0, 1.5, "abc", float("nan")]),
         ("compile", [1, "yes", None]),
         ("scorers", [[1], "ab", None, [[LengthBonus(3)]], [[LengthBonus(3), "much"]], [[3, 0.5]], {"a": 1}]),
     ],
@@ -309,7 +309,7 @@ def test_a_piece_has_no_more_frames_than_it_has():
 @pytest.mark.parametrize("sharpness", [0.3, 3.0])
 @pytest.mark.parametrize(
     "search",
-    [CTCBeamSearch(6), CTCBeamSearch(6, scorers=[(LengthBonus(5), 0.4)]), CTCBeamSearch(6, skip_blank=0.5)],
+    [CTCBeamSearch(6), CTCBeamSearch(6, scorers=[(LengthBonus(5), 0.4)]), CTCBeamSearch(6, fold_sure=0.5)],
 )
 def test_pieces_are_the_whole(search, sharpness):
     log_probs = random_log_probs(11, 3, 24, 5, sharpness=sharpness)
@@ -324,31 +324,15 @@ def test_pieces_are_the_whole(search, sharpness):
         assert [h.token_times for h in ours] == [h.token_times for h in theirs]
 
 
-def test_skipped_blanks_cost_their_probability_and_part_equal_tokens():
+def test_sure_blanks_cost_their_probability_and_part_equal_tokens():
     path = [0, 1, 0, 0, 1, 2, 2, 0, 2, 0]
     log_probs = one_hot(path, 4, confidence=0.97)
     exact = CTCBeamSearch(8)(log_probs, torch.tensor([10]))[0][0]
-    skipping = CTCBeamSearch(8, skip_blank=0.9)(log_probs, torch.tensor([10]))[0][0]
+    skipping = CTCBeamSearch(8, fold_sure=0.9)(log_probs, torch.tensor([10]))[0][0]
     assert skipping.tokens == exact.tokens == [1, 1, 2, 2]
     assert skipping.token_times == exact.token_times == [1, 4, 5, 8]
     assert skipping.score <= exact.score
     assert skipping.score == pytest.approx(10 * math.log(0.97), abs=0.05)
-
-
-@given(seed=st.integers(0, 10_000), threshold=st.floats(0.05, 1.0), beam_size=st.integers(1, 9))
-@settings(max_examples=40, deadline=None)
-def test_skipping_is_the_search_in_frames_of_certain_blank(seed, threshold, beam_size):
-    """What is skipped counts as blank and nothing else, with the blank's own probability."""
-    log_probs = random_log_probs(seed, 2, 14, 4, sharpness=3.0)
-    lengths = torch.tensor([14, 9])
-    certain = log_probs.double()
-    sure = certain[..., 0] >= math.log(threshold)
-    certain[..., 1:] = certain[..., 1:].masked_fill(sure.unsqueeze(-1), float("-inf"))
-    skipping = CTCBeamSearch(beam_size, skip_blank=threshold)(log_probs.double(), lengths)
-    for ours, theirs in zip(skipping, CTCBeamSearch(beam_size)(certain, lengths), strict=True):
-        assert [h.tokens for h in ours] == [h.tokens for h in theirs]
-        assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
-        assert [h.token_times for h in ours] == [h.token_times for h in theirs]
 
 
 def test_token_limits_with_scorers_prune_the_same_tokens():
@@ -396,6 +380,6 @@ def test_last_tokens_again_do_not_hide_better_extensions(beam_size, V):
 
 def test_a_blank_exactly_at_the_threshold_is_skipped():
     log_probs = torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]).double().log()
-    skipped = CTCBeamSearch(4, skip_blank=0.5)(log_probs, torch.tensor([2]))[0]
+    skipped = CTCBeamSearch(4, fold_sure=0.5)(log_probs, torch.tensor([2]))[0]
     assert [h.tokens for h in skipped] == [[]]
-    assert len(CTCBeamSearch(4, skip_blank=0.501)(log_probs, torch.tensor([2]))[0]) == 2
+    assert len(CTCBeamSearch(4, fold_sure=0.501)(log_probs, torch.tensor([2]))[0]) == 2

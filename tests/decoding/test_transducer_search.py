@@ -185,7 +185,7 @@ def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     start = Prefixes.empty(1, 2, 0, cpu)
     nothing, ids = Nothing(start), start.ids.clone()
     token, name = torch.tensor(2), ids[0, 0, 0]
-    ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
+    ids[:, 0, 1] = torch.stack([longer(name, token), token])  # slot 1: the text of token 2
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
     log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 1, 2, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
