@@ -13,9 +13,10 @@ from torch import Tensor
 
 from src.decoding.ctc_frames import Block, Frame, Frames
 from src.decoding.ctc_prefixes import Candidates, Prefixes, step
+from src.decoding.fusion import Fusion
 from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.scorer import Scorer, advance_far, first_of_folded, is_cheap_to_ask
+from src.decoding.scorer import Scorer
 from src.decoding.settings import (
     is_count,
     is_number,
@@ -23,7 +24,7 @@ from src.decoding.settings import (
     require_beam_size,
     require_blank,
     require_blank_in_vocabulary,
-    require_scorers,
+    require_lengths,
 )
 from src.utils.errors import UserError
 
@@ -82,7 +83,6 @@ class CTCBeamSearch:
         require(token_top_k is None or is_count(token_top_k, 1), "token_top_k", token_top_k, count)
         least = token_min_log_prob
         require(least is None or is_number(least), "token_min_log_prob", least, "a finite number")
-        require_scorers(scorers)
         fits = fold_sure is None or (is_number(fold_sure) and 0 < fold_sure <= 1)
         require(fits, "fold_sure", fold_sure, "a probability above 0, up to 1")
         require(isinstance(compile, bool), "compile", compile, "true or false")
@@ -90,7 +90,8 @@ class CTCBeamSearch:
         self.blank = blank
         self.token_top_k = token_top_k
         self.token_min_log_prob = token_min_log_prob
-        self.scorers = tuple(scorers)
+        self.fusion = Fusion(scorers)
+        require(not self.fusion.scorers or blank == 0, "blank", blank, "0, which scorers take for no token")
         self.fold_sure = fold_sure
         self._after_frames = _compiled(self._consume_all) if compile else self._consume_all
         self._at_once = AT_ONCE if compile else None  # None: all of a piece
@@ -105,37 +106,32 @@ class CTCBeamSearch:
     def start(self, batch_size: int, device: torch.device | str = "cpu") -> Beam:
         """The beam before the first frame: the empty prefix of each utterance."""
         prefixes = Prefixes.empty(batch_size, self.beam_size, self.blank, torch.device(device))
-        parents, tokens = torch.zeros_like(prefixes.last), torch.full_like(prefixes.last, -1)
-        states = []
-        for scorer, _ in self.scorers:
-            scorer.to(prefixes.last.device)
-            states.append(scorer.advance(scorer.start(batch_size), parents, tokens))
-        return Beam(prefixes, states)
+        return Beam(prefixes, self.fusion.start(batch_size, self.beam_size, prefixes.last.device))
 
     @torch.inference_mode()
     def advance(self, beam: Beam, log_probs: Tensor, lengths: Tensor) -> None:
         """Consumes the next piece: log_probs [B, T, V], of which utterance b has ``lengths[b]`` frames."""
         require_blank_in_vocabulary(self.blank, log_probs)
-        T = log_probs.size(1)
-        if is_cheap_to_ask(lengths.device):
-            require(
-                bool((lengths <= T).all()), "lengths", lengths.tolist(), f"at most {T}, the number of frames"
-            )
+        require_lengths(lengths, log_probs.size(1))
+        if self._at_once:  # compiled, it could not say what does not fit
+            self.fusion.points(beam.scorer_states, log_probs.size(2))
         frames = Frames(
             log_probs,
             lengths.to(log_probs.device),
             self.blank,
             # Prefix 0 can make use of tokens 0..K; scorers may raise any token.
-            shortlist=None if self.scorers else self.beam_size + 1,
+            shortlist=None if self.fusion.scorers else self.beam_size + 1,
             token_top_k=self.token_top_k,
             token_min_log_prob=self.token_min_log_prob,
             fold_sure=self.fold_sure,
-            longest=LONGEST_FOLDED if self.scorers else None,
-            first=first_of_folded(self.scorers, log_probs.size(2)),
+            longest=LONGEST_FOLDED if self.fusion.scorers else None,
+            first=self.fusion.not_far(log_probs.size(2)),
             multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape
-        candidates = Candidates(B, self.beam_size, M, is_sorted=not self.scorers, device=log_probs.device)
+        candidates = Candidates(
+            B, self.beam_size, M, is_sorted=not self.fusion.scorers, device=log_probs.device
+        )
         prefixes, states, pointers = beam.prefixes, beam.scorer_states, []
         if frames.before is not None:
             prefixes = prefixes.after(frames.before)
@@ -151,11 +147,8 @@ class CTCBeamSearch:
     def finish(self, beam: Beam) -> list[list[Hypothesis]]:
         """Per utterance at most K hypotheses, best first."""
         prefixes = beam.prefixes
-        score = prefixes.total + prefixes.fused
-        for (scorer, weight), state in zip(self.scorers, beam.scorer_states, strict=True):
-            if weight:  # nothing times minus infinity is no number
-                score = score + weight * scorer.finish(state).to(score)
-        return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.scorers))
+        score = prefixes.total + prefixes.fused + self.fusion.finish(beam.scorer_states)
+        return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.fusion.scorers))
 
     def _consume_all(
         self, prefixes: Prefixes, states: list[Any], block: Block, candidates: Candidates
@@ -170,37 +163,15 @@ class CTCBeamSearch:
     def _consume(
         self, prefixes: Prefixes, states: list[Any], frame: Frame, candidates: Candidates
     ) -> tuple[Prefixes, list[Any], Pointers]:
-        fusion = self._fuse(states, frame) if self.scorers else None
+        shortlist = None if frame.has_all_tokens else frame.tokens[:, :-1]
+        fusion = self.fusion.points(states, frame.log_probs.size(1), shortlist)
         prefixes, pointers = step(prefixes, frame, candidates, fusion)
-        parents, tokens, folded = pointers.parents, pointers.tokens, frame.folded
-        if folded is None:
-            states = [
-                scorer.advance(state, parents, tokens)
-                for (scorer, _), state in zip(self.scorers, states, strict=True)
-            ]
-            return prefixes, states, pointers
-        after, fusion = [], torch.zeros_like(prefixes.fused)
-        for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            state, points = advance_far(scorer, state, parents, tokens, folded.tokens)
-            after.append(state)
-            if weight:
-                fusion = torch.add(fusion, points, alpha=weight)
-        return prefixes.after(folded, fusion), after, pointers
-
-    def _fuse(self, states: list[Any], frame: Frame) -> Tensor:
-        """Weighted sum of the scorers' points for each prefix and each token of the shortlist, [B, K or 1, M]."""
-        B, M = frame.values.shape
-        fusion = torch.zeros(B, 1, M, dtype=torch.float64, device=frame.values.device)
-        for (scorer, weight), state in zip(self.scorers, states, strict=True):
-            points = scorer.score(state)
-            V, expected = points.size(-1), frame.log_probs.size(-1)
-            require(V == expected, f"{type(scorer).__name__}'s vocabulary", V, f"the model's, {expected}")
-            if weight:
-                if not frame.has_all_tokens:
-                    tokens = frame.tokens[:, None, :-1].expand(-1, points.size(1), -1)
-                    points = points.gather(2, tokens)
-                fusion = torch.add(fusion, points, alpha=weight)
-        return fusion
+        if frame.folded is None:
+            return prefixes, self.fusion.advance(states, pointers.parents, pointers.tokens), pointers
+        states, added = self.fusion.advance_far(
+            states, pointers.parents, pointers.tokens, frame.folded.tokens
+        )
+        return prefixes.after(frame.folded, added), states, pointers
 
 
 class Beam:

@@ -85,6 +85,7 @@ class Frames:
     ) -> None:
         self.blank = blank
         log_probs = F.pad(log_probs.double(), (0, 0, 0, -log_probs.size(1) % multiple))
+        log_probs = log_probs.masked_fill(log_probs.isnan(), NEVER)  # what is no number is no probability
         B, T, V = log_probs.shape
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]

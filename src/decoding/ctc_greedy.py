@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.settings import require_blank, require_blank_in_vocabulary
+from src.decoding.settings import NEVER, require_blank, require_blank_in_vocabulary
 
 
 class CTCGreedySearch:
@@ -25,7 +25,10 @@ class CTCGreedySearch:
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance a list of one hypothesis."""
         require_blank_in_vocabulary(self.blank, log_probs)
-        best, tokens = log_probs.float().max(-1)  # [B, T]
+        log_probs = log_probs.float().masked_fill(
+            log_probs.isnan(), NEVER
+        )  # what is no number is no probability
+        best, tokens = log_probs.max(-1)  # [B, T]
         starts = tokens != self.blank
         starts[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
         results = []

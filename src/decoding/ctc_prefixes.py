@@ -132,14 +132,17 @@ def step(
     # One prefix at least has no parent: the bin, where doubled pairs that never matter were written, is emptied, too.
     mass.scatter_(1, merged, NEVER)
 
-    if fusion is None:
-        new_total, best = mass.topk(K, dim=1)
-    else:
+    rank = mass
+    if fusion is not None:
         added = torch.cat(
             [fused, (fused.unsqueeze(2) + fusion).flatten(1), torch.zeros_like(candidates.nothing)], 1
         )
-        best = (mass + added).topk(K, dim=1).indices
-        new_total, fused = mass.gather(1, best), added.gather(1, best)
+        rank = mass + added
+    # Beyond the end nothing moves: among equals a sort might choose anew.
+    best = torch.where(frame.padding, candidates.rows[:K], rank.topk(K, dim=1).indices)
+    new_total = mass.gather(1, best)
+    if fusion is not None:
+        fused = added.gather(1, best)
     parents = candidates.rows.take(best)
     tokens = frame.tokens.gather(1, candidates.columns.take(best))
     is_new, is_dead = tokens >= 0, new_total == NEVER

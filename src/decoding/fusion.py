@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from src.decoding.scorer import Scorer
+from src.decoding.scorer import Scorer, is_cheap_to_ask
 from src.decoding.settings import require, require_scorers
 
 
@@ -72,7 +72,45 @@ class Fusion:
             for (scorer, _), state in zip(self.scorers, states, strict=True)
         ]
 
+    def advance_far(
+        self, states: list[Any], parents: Tensor, tokens: Tensor, added: Tensor
+    ) -> tuple[list[Any], Tensor]:
+        """``advance``, and then all hypotheses of utterance b gain the tokens ``added[b]`` [B, L] (-1: none), too; and
+        what that adds to each hypothesis, [B, K] float64."""
+        after, total = [], torch.zeros(parents.shape, dtype=torch.float64, device=parents.device)
+        for (scorer, weight), state in zip(self.scorers, states, strict=True):
+            if hasattr(scorer, "advance_far"):
+                state, points = scorer.advance_far(state, parents, tokens, added)
+            else:
+                state, points = _token_by_token(scorer, state, parents, tokens, added)
+            after.append(state)
+            total = torch.add(total, points, alpha=weight)
+        return after, total
+
+    def not_far(self, vocab_size: int) -> Tensor | None:
+        """[V] tokens that ``advance_far`` of one of the scorers cannot add, or None."""
+        tokens = [scorer.starts_word for scorer, _ in self.scorers if hasattr(scorer, "advance_far")]
+        fits = all(len(starts) == vocab_size for starts in tokens)  # or ``points`` says that they do not
+        return torch.stack(tokens).any(0) if tokens and fits else None
+
     def finish(self, states: list[Any]) -> Tensor | int:
         """What the end of the sentence adds to each hypothesis, [B, K] float64; 0 where there are no scorers."""
         pairs = zip(self.scorers, states, strict=True)
         return sum(weight * scorer.finish(state).double() for (scorer, weight), state in pairs)
+
+
+def _token_by_token(
+    scorer: Scorer, state: Any, parents: Tensor, tokens: Tensor, added: Tensor
+) -> tuple[Any, Tensor]:
+    """``FarScorer.advance_far`` of any scorer."""
+    state = scorer.advance(state, parents, tokens)
+    here = torch.arange(parents.size(1), device=parents.device).expand_as(parents)
+    points = torch.zeros(parents.shape, dtype=torch.float64, device=parents.device)
+    for column in added.unbind(1):
+        if is_cheap_to_ask(column.device) and not (column >= 0).any():
+            break
+        token = column[:, None].expand_as(parents)
+        worth = scorer.score(state).gather(2, token.clamp_min(0).unsqueeze(2)).squeeze(2)
+        points = points + torch.where(token >= 0, worth, 0.0)
+        state = scorer.advance(state, here, token)
+    return state, points

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -76,33 +75,6 @@ class FarScorer(Scorer, Protocol):
 
     def advance_far(self, state: Any, parents: Tensor, tokens: Tensor, added: Tensor) -> tuple[Any, Tensor]:
         """As the function of that name."""
-
-
-def advance_far(
-    scorer: Scorer | FarScorer, state: Any, parents: Tensor, tokens: Tensor, added: Tensor
-) -> tuple[Any, Tensor]:
-    """The state after ``scorer.advance`` and after all hypotheses of utterance b gained the tokens ``added[b]`` [L]
-    (-1: none), too; and the points [B, K] of what they gained."""
-    if hasattr(scorer, "advance_far"):
-        return scorer.advance_far(state, parents, tokens, added)
-    state = scorer.advance(state, parents, tokens)
-    here = torch.arange(parents.size(1), device=parents.device).expand_as(parents)
-    points = torch.zeros(parents.shape, dtype=torch.float64, device=parents.device)
-    for column in added.unbind(1):
-        if is_cheap_to_ask(column.device) and not (column >= 0).any():
-            break
-        token = column[:, None].expand_as(parents)
-        worth = scorer.score(state).gather(2, token.clamp_min(0).unsqueeze(2)).squeeze(2)
-        points = points + torch.where(token >= 0, worth, 0.0)
-        state = scorer.advance(state, here, token)
-    return state, points
-
-
-def first_of_folded(scorers: Sequence[tuple[Scorer | FarScorer, float]], vocab_size: int) -> Tensor | None:
-    """[V] tokens that ``advance_far`` of one of the scorers cannot add, or None."""
-    tokens = [scorer.starts_word for scorer, _ in scorers if hasattr(scorer, "advance_far")]
-    fits = all(len(starts) == vocab_size for starts in tokens)  # or the search says that they do not
-    return torch.stack(tokens).any(0) if tokens and fits else None
 
 
 def touched(tokens: Tensor) -> Tensor:

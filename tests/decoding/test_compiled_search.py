@@ -89,6 +89,14 @@ def test_more_searches_than_can_be_compiled_are_said_in_a_line(monkeypatch):
     torch.compiler.reset()
 
 
+def test_a_vocabulary_that_does_not_fit_is_said_when_compiled_too(monkeypatch):
+    compile_with(monkeypatch, "aot_eager")
+    torch.compiler.reset()
+    search = CTCBeamSearch(4, compile=True, scorers=[(LengthBonus(7), 1.0)])
+    with pytest.raises(UserError, match="vocabulary=7 must be the model's, 4"):
+        search(torch.randn(1, 3, 4).log_softmax(-1), torch.tensor([3]))
+
+
 def test_what_cannot_be_compiled_is_said_in_a_line():
     lm = LSTMLanguageModel(vocab_size=4, dim=8, num_layers=1, dropout=0.0)
     search = CTCBeamSearch(4, compile=True, scorers=[(NeuralScorer(lm, TOKENS), 0.5)])

@@ -114,6 +114,17 @@ def test_result_does_not_depend_on_the_batch_or_its_padding(search):
         assert [h.token_times for h in alone] == [h.token_times for h in together[b]]
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_exact_ties_do_not_turn_over_in_padding(seed):
+    """Whole numbers make several texts equally probable: what is beyond the end must not choose among them."""
+    log_probs = torch.randn(1, 1, 6, generator=torch.Generator().manual_seed(seed)).round().log_softmax(-1)
+    alone, padded = (
+        [h.tokens for h in CTCBeamSearch(3)(F.pad(log_probs, (0, 0, 0, more)), torch.tensor([1]))[0]]
+        for more in (0, 11)
+    )
+    assert alone == padded
+
+
 def test_empty_audio_gives_the_empty_text():
     for search in (CTCGreedySearch(), CTCBeamSearch()):
         (hypothesis,) = search(torch.zeros(1, 0, 4), torch.tensor([0]))[0]
@@ -246,6 +257,22 @@ def test_what_does_not_fit_the_models_vocabulary_is_named():
             search(log_probs, torch.tensor([2]))
     with pytest.raises(UserError, match="LengthBonus's vocabulary=5 must be the model's, 4"):
         CTCBeamSearch(scorers=[(LengthBonus(5), 1.0)])(log_probs, torch.tensor([2]))
+
+
+def test_scorers_need_a_blank_of_zero():
+    """To them token 0 is no token: with another blank a real one would get no points."""
+    with pytest.raises(UserError, match="blank=2 must be 0"):
+        CTCBeamSearch(4, blank=2, scorers=[(LengthBonus(3), 1.0)])
+
+
+@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(4)])
+def test_posteriors_that_are_no_numbers_are_no_text(search):
+    """And no other utterance hears of it."""
+    log_probs = random_log_probs(0, 2, 3, 4)
+    broken = log_probs.clone()
+    broken[1, 1] = float("nan")
+    found, whole = search(broken, torch.tensor([3, 3])), search(log_probs, torch.tensor([3, 3]))
+    assert found[1][0].score == float("-inf") and found[0][0] == whole[0][0]
 
 
 class Impossible:
