@@ -21,6 +21,14 @@ def random_log_probs(seed: int, *shape: int, sharpness: float = 1.0) -> torch.Te
     return (torch.randn(*shape, generator=generator) * sharpness).log_softmax(-1)
 
 
+def ctc_loss(log_probs: torch.Tensor, tokens: list[int]) -> float:
+    """log_probs [T, V]: minus log P of the tokens over all alignments."""
+    sizes = torch.tensor(len(log_probs)), torch.tensor(len(tokens))
+    return F.ctc_loss(
+        log_probs.double(), torch.tensor(tokens, dtype=torch.long), *sizes, reduction="sum"
+    ).item()
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("T,V", [(1, 3), (3, 4), (5, 3), (6, 2)])
 def test_unpruned_beam_is_brute_force(seed, T, V):
@@ -50,32 +58,17 @@ def test_narrow_beam_never_overcounts_and_holds_distinct_prefixes(seed, beam_siz
     texts = [tuple(h.tokens) for h in hypotheses]
     assert len(set(texts)) == len(texts) <= beam_size
     for h in hypotheses:
-        if h.tokens:
-            loss = F.ctc_loss(
-                log_probs[0].double(),
-                torch.tensor(h.tokens),
-                torch.tensor(12),
-                torch.tensor(len(h.tokens)),
-                reduction="sum",
-            )
-            assert h.score <= -loss + 1e-6
+        assert h.score <= -ctc_loss(log_probs[0], h.tokens) + 1e-6
     assert [h.score for h in hypotheses] == sorted((h.score for h in hypotheses), reverse=True)
 
 
 def test_score_of_a_wide_beam_is_minus_the_loss_on_long_flat_audio():
     log_probs = random_log_probs(1, 1, 1500, 5, sharpness=0.05)
     best = CTCBeamSearch(beam_size=8)(log_probs, torch.tensor([1500]))[0][0]
-    assert math.isfinite(best.score)
+    assert math.isfinite(best.score) and best.score <= -ctc_loss(log_probs[0], best.tokens) + 1e-6
     log_probs = random_log_probs(1, 1, 8, 3, sharpness=4.0)
     best = CTCBeamSearch(beam_size=500)(log_probs, torch.tensor([8]))[0][0]
-    loss = F.ctc_loss(
-        log_probs[0].double(),
-        torch.tensor([best.tokens]),
-        torch.tensor([8]),
-        torch.tensor([len(best.tokens)]),
-        reduction="sum",
-    )
-    assert best.score == pytest.approx(-float(loss), abs=1e-6)
+    assert best.score == pytest.approx(-ctc_loss(log_probs[0], best.tokens), abs=1e-6)
 
 
 def one_hot(path: list[int], V: int, confidence: float = 0.97) -> torch.Tensor:
@@ -275,6 +268,14 @@ def test_posteriors_that_are_no_numbers_are_no_text(search):
     assert found[1][0].score == float("-inf") and found[0][0] == whole[0][0]
 
 
+class NoPoints(LengthBonus):
+    """A scorer that says nothing, but is asked: with scorers the search looks at every token."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__(vocab_size)
+        self.points.zero_()
+
+
 class Impossible:
     """A scorer that forbids everything."""
 
@@ -320,7 +321,7 @@ def test_the_beam_loses_nothing_by_looking_at_few_extensions(beam_size, V, sharp
     log_probs = random_log_probs(beam_size + V, 4, 30, V, sharpness=sharpness)
     lengths = torch.tensor([30, 29, 7, 0])
     few = CTCBeamSearch(beam_size)(log_probs, lengths)
-    every = CTCBeamSearch(beam_size, scorers=[(LengthBonus(V), 0.0)])(log_probs, lengths)
+    every = CTCBeamSearch(beam_size, scorers=[(NoPoints(V), 1.0)])(log_probs, lengths)
     for ours, theirs in zip(few, every, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-9)
@@ -355,11 +356,11 @@ def test_sure_blanks_cost_their_probability_and_part_equal_tokens():
     path = [0, 1, 0, 0, 1, 2, 2, 0, 2, 0]
     log_probs = one_hot(path, 4, confidence=0.97)
     exact = CTCBeamSearch(8)(log_probs, torch.tensor([10]))[0][0]
-    skipping = CTCBeamSearch(8, fold_sure=0.9)(log_probs, torch.tensor([10]))[0][0]
-    assert skipping.tokens == exact.tokens == [1, 1, 2, 2]
-    assert skipping.token_times == exact.token_times == [1, 4, 5, 8]
-    assert skipping.score <= exact.score
-    assert skipping.score == pytest.approx(10 * math.log(0.97), abs=0.05)
+    folding = CTCBeamSearch(8, fold_sure=0.9)(log_probs, torch.tensor([10]))[0][0]
+    assert folding.tokens == exact.tokens == [1, 1, 2, 2]
+    assert folding.token_times == exact.token_times == [1, 4, 5, 8]
+    assert folding.score <= exact.score
+    assert folding.score == pytest.approx(10 * math.log(0.97), abs=0.05)
 
 
 def test_token_limits_with_scorers_prune_the_same_tokens():
@@ -371,7 +372,7 @@ def test_token_limits_with_scorers_prune_the_same_tokens():
         {"token_top_k": 4, "token_min_log_prob": -1.5},
     ):
         plain = CTCBeamSearch(5, **limits)(log_probs, lengths)
-        fused = CTCBeamSearch(5, scorers=[(LengthBonus(9), 0.0)], **limits)(log_probs, lengths)
+        fused = CTCBeamSearch(5, scorers=[(NoPoints(9), 1.0)], **limits)(log_probs, lengths)
         assert [[h.tokens for h in found] for found in plain] == [
             [h.tokens for h in found] for found in fused
         ]
@@ -401,12 +402,12 @@ def test_last_tokens_again_do_not_hide_better_extensions(beam_size, V):
     logits[..., 0] -= 6
     log_probs, lengths = logits.log_softmax(-1), torch.full((64,), 6)
     few = CTCBeamSearch(beam_size)(log_probs, lengths)
-    every = CTCBeamSearch(beam_size, scorers=[(LengthBonus(V), 0.0)])(log_probs, lengths)
+    every = CTCBeamSearch(beam_size, scorers=[(NoPoints(V), 1.0)])(log_probs, lengths)
     assert [[h.tokens for h in found] for found in few] == [[h.tokens for h in found] for found in every]
 
 
-def test_a_blank_exactly_at_the_threshold_is_skipped():
+def test_a_blank_exactly_at_the_threshold_is_folded():
     log_probs = torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]).double().log()
-    skipped = CTCBeamSearch(4, fold_sure=0.5)(log_probs, torch.tensor([2]))[0]
-    assert [h.tokens for h in skipped] == [[]]
+    folded = CTCBeamSearch(4, fold_sure=0.5)(log_probs, torch.tensor([2]))[0]
+    assert [h.tokens for h in folded] == [[]]
     assert len(CTCBeamSearch(4, fold_sure=0.501)(log_probs, torch.tensor([2]))[0]) == 2
