@@ -1,4 +1,4 @@
-"""The same numbers as the standard tools: lmplz's estimate, kept in a small file, and the kenlm module's reading."""
+"""The same numbers as the standard tools: lmplz's estimate, and what the kenlm module scores, kept in small files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.text_encoder import CharTextEncoder
 from src.utils.errors import UserError
 
-LMPLZ = json.loads((Path(__file__).parents[1] / "reference" / "lmplz.json").read_text(encoding="utf-8"))
+REFERENCE = Path(__file__).parents[1] / "reference"
+LMPLZ = json.loads((REFERENCE / "lmplz.json").read_text(encoding="utf-8"))
+KENLM = json.loads((REFERENCE / "kenlm_scores.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -39,19 +41,25 @@ def test_the_estimate_is_that_of_lmplz(case):
         assert found[ngram][1] == pytest.approx(backoff, abs=1e-4), ngram
 
 
-def test_scores_are_those_of_the_kenlm_module(tmp_path):
+@pytest.mark.parametrize("column,order", enumerate(KENLM["orders"], start=1))
+def test_scores_are_those_of_the_kenlm_module(column, order):
+    """log10 of whole sentences, as the module gave them for this project's models, written as ARPA."""
+    lm = NGramLM.estimate(LMPLZ["text"], order=order)
+    for row in KENLM["scores"]:
+        assert lm.score(row[0]) == pytest.approx(row[column], abs=1e-4), row[0]
+
+
+def test_the_kenlm_module_still_gives_the_scores_that_are_kept(tmp_path):
     kenlm = pytest.importorskip("kenlm")
-    for order in (2, 3, 5):  # of order 1 kenlm reads none
-        lm = NGramLM.estimate(LMPLZ["text"], order=order)
-        lm.to_arpa(tmp_path / "lm.arpa")
+    for column, order in enumerate(KENLM["orders"], start=1):
+        NGramLM.estimate(LMPLZ["text"], order=order).to_arpa(tmp_path / "lm.arpa")
         theirs = kenlm.Model(str(tmp_path / "lm.arpa"))
-        for sentence in [*LMPLZ["text"][:40], "the zebra sat", "", "unheard of words only"]:
-            assert lm.score(sentence) == pytest.approx(theirs.score(sentence, bos=True, eos=True), abs=1e-4)
+        for row in KENLM["scores"]:
+            assert theirs.score(row[0], bos=True, eos=True) == pytest.approx(row[column], abs=1e-4)
 
 
-BINARY = (
-    Path(__file__).parents[1] / "reference" / "kenlm_probing.bin"
-)  # build_binary's, of the same text, order 4
+# build_binary's, of the same text, order 4
+BINARY = REFERENCE / "kenlm_probing.bin"
 
 
 def test_a_binary_file_gives_what_the_model_gives_that_it_was_made_from():
