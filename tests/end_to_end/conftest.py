@@ -77,6 +77,15 @@ TRANSDUCER = [
     "model.encoder.norm=layer",
 ]
 
+LAS = [
+    "model=conformer_las_xs",
+    "objective=attention",
+    "decoders=attention",
+    "model.encoder.norm=layer",
+    "model.speller.dim=48",
+    "model.speller.num_layers=1",
+]
+
 
 @pytest.fixture(scope="session")
 def run_folder(corpus, tmp_path_factory) -> Path:

@@ -15,7 +15,7 @@ import pytest
 import soundfile as sf
 from safetensors.torch import load_file
 
-from .conftest import ROOT, TINY, TRANSDUCER, door, tone_clip, write_corpus
+from .conftest import LAS, ROOT, TINY, TRANSDUCER, door, tone_clip, write_corpus
 
 
 def texts(folder):
@@ -202,7 +202,7 @@ def newest_weights(folder):
     return load_file(folder / "checkpoints" / step / "model.safetensors")
 
 
-@pytest.mark.parametrize("family", [[], TRANSDUCER], ids=["ctc", "transducer"])
+@pytest.mark.parametrize("family", [[], TRANSDUCER, LAS], ids=["ctc", "transducer", "las"])
 def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path, family):
     """Mid-epoch, with dropout, SpecAugment, speed perturbation, EMA and workers: bit-equal."""
     settings = [
