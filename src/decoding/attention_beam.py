@@ -13,13 +13,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.decoding.attention_greedy import AttentionModel, require_tokens_per_frame, token_limits
+from src.decoding.attention_greedy import AttentionModel, listened, token_limits
 from src.decoding.ctc_prefix_scorer import CTCPrefixScorer
 from src.decoding.fusion import Fusion
 from src.decoding.history import History
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
-from src.decoding.settings import NEVER, is_number, require, require_beam_size
+from src.decoding.settings import (
+    NEVER,
+    is_number,
+    require,
+    require_beam_size,
+    require_threshold,
+    require_tokens_per_frame,
+    without_nan,
+)
 from src.utils.errors import UserError
 
 COVERED = 0.5  # attention that a frame must have got in all
@@ -62,8 +70,8 @@ class AttentionBeamSearch:
         fits = is_number(ctc_weight) and 0 <= ctc_weight < 1
         require(fits, "ctc_weight", ctc_weight, "a number from 0 up to (not including) 1")
         require_tokens_per_frame(max_tokens_per_frame)
-        for name, value in (("beam_threshold", beam_threshold), ("end_threshold", end_threshold)):
-            require(value is None or (is_number(value) and value >= 0), name, value, "a number of at least 0")
+        require_threshold("beam_threshold", beam_threshold)
+        require_threshold("end_threshold", end_threshold)
         fits = is_number(length_normalization) and 0 <= length_normalization <= 2
         require(fits, "length_normalization", length_normalization, "a number from 0 to 2")
         require(is_number(coverage_weight), "coverage_weight", coverage_weight, "a finite number")
@@ -179,9 +187,9 @@ class _OpenTexts:
     def __init__(
         self, search: AttentionBeamSearch, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
     ) -> None:
-        (B, T, _), K, device = encoded.shape, search.beam_size, encoded.device
         self.model, self.search = model, search
-        self.memory = model.remember(encoded, encoded_lengths)
+        self.memory, encoded = listened(model, encoded, encoded_lengths)
+        (B, T, _), K, device = encoded.shape, search.beam_size, encoded.device
         self.state = model.speller.begin(self.memory, K)
         self.tokens = torch.zeros(B, K, dtype=torch.long, device=device)
         self.first_rows = K * torch.arange(B, device=device)[:, None]
@@ -202,7 +210,7 @@ class _OpenTexts:
         """Asks for the next tokens; once a step."""
         search = self.search
         log_probs, weights, self.state = self.model.step(self.tokens, self.state, self.memory)
-        V = log_probs.size(2)
+        log_probs, V = without_nan(log_probs), log_probs.size(2)
         acoustic = (1 - search.ctc_weight) * log_probs.double()
         if search.ctc_weight:
             acoustic = acoustic + self.beside.points(self.ctc_states, V)

@@ -6,10 +6,11 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.settings import is_number, require
+from src.decoding.settings import require_lengths, require_tokens_per_frame, without_nan
 
 
 class AttentionModel(Protocol):
@@ -27,15 +28,20 @@ class AttentionModel(Protocol):
         """log_probs [B, T, V] of a CTC layer, if there is one."""
 
 
+def listened(model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Any, Tensor]:
+    """encoded [B, T, D], encoded_lengths [B] -> what the model remembers, and encoded with at least one frame.
+
+    Raises ``UserError`` for lengths that are no such.
+    """
+    require_lengths(encoded_lengths, encoded.size(1))
+    if encoded.size(1) == 0:
+        encoded = F.pad(encoded, (0, 0, 0, 1))
+    return model.remember(encoded, encoded_lengths), encoded
+
+
 def token_limits(encoded_lengths: Tensor, max_tokens_per_frame: float) -> Tensor:
     """How many tokens a text may have [B]: an untrained model would go on for ever."""
     return (encoded_lengths * max_tokens_per_frame).ceil().long()
-
-
-def require_tokens_per_frame(value: Any) -> None:
-    require(
-        is_number(value) and 0 < value <= 100, "max_tokens_per_frame", value, "a number above 0, up to 100"
-    )
 
 
 class AttentionGreedySearch:
@@ -57,18 +63,19 @@ class AttentionGreedySearch:
         self, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
     ) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance a list of one hypothesis."""
-        memory = model.remember(encoded, encoded_lengths)
+        memory, _ = listened(model, encoded, encoded_lengths)
         state = model.speller.begin(memory, 1)
         limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
         tokens = torch.zeros_like(limits)
         writes, steps = torch.ones_like(tokens, dtype=torch.bool), []
         for u in range(int(limits.max()) + 1 if len(limits) else 0):
             log_probs, weights, state = model.step(tokens, state, memory)
-            values, tokens = log_probs.max(-1)
+            values, tokens = without_nan(log_probs).max(-1)
             ends = tokens == 0
             # At the limit a text is cut; what was not chosen has no part in the score.
             scored, writes = writes & (ends | (u < limits)), writes & ~ends & (u < limits)
-            steps.append((values.double() * scored, torch.where(writes, tokens, -1), weights.argmax(-1)))
+            values = torch.where(scored, values.double(), 0.0)
+            steps.append((values, torch.where(writes, tokens, -1), weights.argmax(-1)))
             if not writes.any():
                 break
         if not steps:

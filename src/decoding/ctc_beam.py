@@ -18,12 +18,12 @@ from src.decoding.history import History, Pointers
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
 from src.decoding.settings import (
-    is_count,
     is_number,
     require,
     require_beam_size,
     require_blank,
     require_blank_in_vocabulary,
+    require_count,
     require_lengths,
 )
 from src.utils.errors import UserError
@@ -77,10 +77,10 @@ class CTCBeamSearch:
         fold_sure: float | None = None,
         compile: bool = False,
     ) -> None:
-        count = "a whole number of at least 1"
         require_beam_size(beam_size)
         require_blank(blank)
-        require(token_top_k is None or is_count(token_top_k, 1), "token_top_k", token_top_k, count)
+        if token_top_k is not None:
+            require_count("token_top_k", token_top_k)
         least = token_min_log_prob
         require(least is None or is_number(least), "token_min_log_prob", least, "a finite number")
         fits = fold_sure is None or (is_number(fold_sure) and 0 < fold_sure <= 1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.ctc_folding import Folded, Folding
-from src.decoding.settings import NEVER
+from src.decoding.settings import NEVER, without_nan
 
 
 class Frame(NamedTuple):
@@ -84,8 +84,7 @@ class Frames:
         multiple: int = 1,
     ) -> None:
         self.blank = blank
-        log_probs = F.pad(log_probs.double(), (0, 0, 0, -log_probs.size(1) % multiple))
-        log_probs = log_probs.masked_fill(log_probs.isnan(), NEVER)  # what is no number is no probability
+        log_probs = without_nan(F.pad(log_probs.double(), (0, 0, 0, -log_probs.size(1) % multiple)))
         B, T, V = log_probs.shape
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.decoding.settings import NEVER
+from src.decoding.settings import NEVER, without_nan
 
 LEAST = -1e4  # a log probability whose exponential is 0 in every format, and of which sums stay finite
 
@@ -42,16 +42,15 @@ class CTCPrefixScorer:
 
     def __init__(self, log_probs: Tensor, lengths: Tensor, blank: int = 0) -> None:
         T = log_probs.size(1)
-        log_probs = log_probs.double().clamp_min(LEAST)
+        log_probs = without_nan(log_probs.double()).clamp_min(LEAST)
         padding = torch.arange(T, device=log_probs.device) >= lengths[:, None]
         log_probs = log_probs.masked_fill(padding.unsqueeze(2), LEAST)
         log_probs[..., blank].masked_fill_(padding, 0.0)
         self.blank = blank
         self.log_probs = log_probs
         self.probabilities = log_probs.exp()
-        self.sums = torch.nn.functional.pad(
-            log_probs.cumsum(1), (0, 0, 1, 0)
-        )  # [B, T + 1, V] of all frames before
+        # Of all frames before, [B, T + 1, V].
+        self.sums = torch.nn.functional.pad(log_probs.cumsum(1), (0, 0, 1, 0))
 
     def to(self, device: torch.device | str) -> CTCPrefixScorer:
         """It is where its log_probs are, on the device of the search."""

@@ -1,4 +1,4 @@
-"""What the searches accept as settings, and how they refuse the rest."""
+"""What the searches accept as settings and inputs, and how they refuse the rest."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ def require_beam_size(beam_size: Any) -> None:
     require(fits, "beam_size", beam_size, f"a whole number from 1 to {LARGEST_BEAM}")
 
 
+def require_threshold(name: str, value: Any) -> None:
+    """A distance between natural logs, or None."""
+    fits = value is None or (is_number(value) and value >= 0)
+    require(fits, name, value, "a number of at least 0")
+
+
+def require_count(name: str, value: Any) -> None:
+    require(is_count(value, 1), name, value, "a whole number of at least 1")
+
+
+def require_symbols_per_frame(value: Any) -> None:
+    require_count("max_symbols_per_frame", value)
+
+
+def require_tokens_per_frame(value: Any) -> None:
+    fits = is_number(value) and 0 < value <= 100
+    require(fits, "max_tokens_per_frame", value, "a number above 0, up to 100")
+
+
 def require_blank(blank: Any) -> None:
     require(is_count(blank, 0), "blank", blank, "a token id, 0 or more")
 
@@ -51,6 +70,11 @@ def require_lengths(lengths: Tensor, frames: int) -> None:
     if lengths.device.type == "cpu":
         fits = bool((lengths <= frames).all())
         require(fits, "lengths", lengths.tolist(), f"at most {frames}, the number of frames")
+
+
+def without_nan(log_probs: Tensor) -> Tensor:
+    """What is no number is no probability: it becomes the log of 0."""
+    return log_probs.masked_fill(log_probs.isnan(), NEVER)
 
 
 def require_scorers(scorers: Any) -> None:

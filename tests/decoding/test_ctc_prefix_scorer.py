@@ -66,8 +66,8 @@ def test_a_whole_text_adds_up_to_its_ctc_loss(data):
     total = sum(added, torch.zeros(B)) + scorer.finish(state)[:, 0]
     for row, length, found in zip(rows, lengths, total, strict=True):
         expected = ctc(row[:length], text)
-        if expected == -math.inf or math.isinf(expected):
-            assert found < -700 or found.isnan()
+        if math.isinf(expected):
+            assert found < -700
         else:
             assert found.item() == pytest.approx(expected, abs=1e-8)
 

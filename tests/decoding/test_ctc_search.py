@@ -118,12 +118,6 @@ def test_exact_ties_do_not_turn_over_in_padding(seed):
     assert alone == padded
 
 
-def test_empty_audio_gives_the_empty_text():
-    for search in (CTCGreedySearch(), CTCBeamSearch()):
-        (hypothesis,) = search(torch.zeros(1, 0, 4), torch.tensor([0]))[0]
-        assert hypothesis.tokens == [] and hypothesis.score == 0.0
-
-
 class Bigram:
     """A scorer whose every number is known: log p(next | last), column 0 = end."""
 
@@ -256,16 +250,6 @@ def test_scorers_need_a_blank_of_zero():
     """To them token 0 is no token: with another blank a real one would get no points."""
     with pytest.raises(UserError, match="blank=2 must be 0"):
         CTCBeamSearch(4, blank=2, scorers=[(LengthBonus(3), 1.0)])
-
-
-@pytest.mark.parametrize("search", [CTCGreedySearch(), CTCBeamSearch(4)])
-def test_posteriors_that_are_no_numbers_are_no_text(search):
-    """And no other utterance hears of it."""
-    log_probs = random_log_probs(0, 2, 3, 4)
-    broken = log_probs.clone()
-    broken[1, 1] = float("nan")
-    found, whole = search(broken, torch.tensor([3, 3])), search(log_probs, torch.tensor([3, 3]))
-    assert found[1][0].score == float("-inf") and found[0][0] == whole[0][0]
 
 
 class NoPoints(LengthBonus):
