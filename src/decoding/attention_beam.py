@@ -97,16 +97,17 @@ class AttentionBeamSearch:
             seen = open_texts.look()
             can_end = self._may_end(seen.log_probs) | ~may_grow
             acoustic = written.acoustic + seen.acoustic[..., 0].masked_fill(~can_end, NEVER)
-            added = written.added + seen.at_end
-            ends = _Scores(acoustic, added, (acoustic + added) / length)
+            coverage = written.coverage + seen.coverage
+            ends = _Scores.of(acoustic, written.fused + seen.at_end, coverage, length)
             ended, ended_parents = ends.and_also(ended).best(K)
 
             V = seen.acoustic.size(2)
             acoustic = written.acoustic.unsqueeze(2) + seen.acoustic
             acoustic[..., 0] = NEVER
             acoustic = acoustic.masked_fill(~may_grow.unsqueeze(2), NEVER).flatten(1)
-            added = (written.added.unsqueeze(2) + seen.added).expand(-1, -1, V).flatten(1)
-            written, pair = _Scores(acoustic, added, (acoustic + added) / length).best(K)
+            fused = (written.fused.unsqueeze(2) + seen.fused).expand(-1, -1, V).flatten(1)
+            coverage = coverage.repeat_interleave(V, 1)
+            written, pair = _Scores.of(acoustic, fused, coverage, length).best(K)
             written = self._pruned(written, torch.maximum(written.score, ended.score)[:, :1])
             parents, tokens = pair // V, torch.where(written.score > NEVER, pair % V, -1)
 
@@ -143,23 +144,30 @@ class AttentionBeamSearch:
         if steps:
             history.add(*(torch.stack(part) for part in zip(*steps, strict=True)))
         nothing = torch.full_like(ended.score, NEVER)  # texts without an end
-        more = bool(self.fusion.scorers or self.coverage_weight or self.length_normalization)
-        return history.hypotheses(
-            torch.cat([nothing, ended.score], 1), torch.cat([nothing, ended.acoustic], 1), has_scorers=more
+        score, acoustic, fused = (
+            torch.cat([nothing, part], 1) for part in (ended.score, ended.acoustic, ended.fused)
         )
+        ranking = score - acoustic - fused if self.coverage_weight or self.length_normalization else None
+        return history.hypotheses(score, acoustic, bool(self.fusion.scorers), ranking)
 
 
 class _Scores(NamedTuple):
     """Of texts or candidates [B, N]."""
 
     acoustic: Tensor
-    added: Tensor  # by scorers and coverage
+    fused: Tensor  # what the scorers have added
+    coverage: Tensor  # and coverage
     score: Tensor  # by which they are compared: the sum, normalised by the length
+
+    @classmethod
+    def of(cls, acoustic: Tensor, fused: Tensor, coverage: Tensor, length: float) -> _Scores:
+        """With the score that follows from the others; length is what it is divided by."""
+        return cls(acoustic, fused, coverage, (acoustic + fused + coverage) / length)
 
     @classmethod
     def nothing(cls, batch_size: int, beam_size: int, device: torch.device) -> _Scores:
         """Of slots that hold no text."""
-        shape = 3, batch_size, beam_size
+        shape = 4, batch_size, beam_size
         return cls(*torch.full(shape, NEVER, dtype=torch.float64, device=device).unbind())
 
     def and_also(self, others: _Scores) -> _Scores:
@@ -176,8 +184,9 @@ class _Seen(NamedTuple):
 
     log_probs: Tensor  # [B, K, V] by attention alone; token 0 is the end
     acoustic: Tensor  # [B, K, V] float64, with CTC
-    added: Tensor  # [B, K, V or 1] by scorers and coverage
-    at_end: Tensor  # [B, K] by these for the end
+    fused: Tensor | float  # [B, K, V] by scorers
+    at_end: Tensor | int  # [B, K] by these for the end
+    coverage: Tensor  # [B, K] for the frames that are covered now
     times: Tensor  # [B, K] the frame that was looked at most, or the last token's where that is later
 
 
@@ -219,10 +228,10 @@ class _OpenTexts:
         self.covered = covered
         coverage = search.coverage_weight * newly.double()
         points = search.fusion.points(self.states, V)
-        added = coverage.unsqueeze(2) if points is None else points + coverage.unsqueeze(2)
-        at_end = coverage + search.fusion.finish(self.states)
+        fused = 0.0 if points is None else points
+        at_end = search.fusion.finish(self.states)
         self.times = torch.maximum(self.times, weights.argmax(-1))
-        return _Seen(log_probs, acoustic, added, at_end, self.times)
+        return _Seen(log_probs, acoustic, fused, at_end, coverage, self.times)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
         """Text k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: it was dropped); [B, K] each."""

@@ -65,8 +65,11 @@ class History:
         """[N] tokens that all hypotheses of utterance ``rows[n]`` gained, beside those of ``add``."""
         self.for_all.append((rows.int(), tokens.int(), log_probs.float(), times.int()))
 
-    def hypotheses(self, score: Tensor, acoustic: Tensor, has_scorers: bool) -> list[list[Hypothesis]]:
-        """score and its acoustic part [B, K] -> per utterance its possible hypotheses, best first.
+    def hypotheses(
+        self, score: Tensor, acoustic: Tensor, has_scorers: bool, ranking: Tensor | None = None
+    ) -> list[list[Hypothesis]]:
+        """score, its acoustic part and what it has for ranking alone [B, K] -> per utterance its possible hypotheses,
+        best first; the rest of the score is the scorers'.
 
         Where nothing is possible that is an empty one with a score of minus infinity.
         """
@@ -95,17 +98,22 @@ class History:
         order = np.argsort(owners.astype(np.int64) << 32 | times, kind="stable")
         ends = np.searchsorted(owners[order], np.arange(B * K + 1)).tolist()
         tokens, log_probs, times = (part[order].tolist() for part in (tokens, log_probs, times))
-        ranking = score.argsort(dim=1, descending=True, stable=True).tolist()
-        scores, acoustics = score.tolist(), acoustic.tolist()
+        best_first = score.argsort(dim=1, descending=True, stable=True).tolist()
+        alone = torch.zeros_like(score) if ranking is None else ranking
+        scores, acoustics, alone, fused = (
+            part.tolist() for part in (score, acoustic, alone, score - acoustic - alone)
+        )
         results = []
         for b in range(B):
             found = []
-            for k in ranking[b]:
+            for k in best_first[b]:
                 if scores[b][k] == NEVER:
                     continue
                 parts = {"acoustic": acoustics[b][k]}
                 if has_scorers:
-                    parts["scorers"] = scores[b][k] - acoustics[b][k]
+                    parts["scorers"] = fused[b][k]
+                if ranking is not None:
+                    parts["ranking"] = alone[b][k]
                 mine = slice(ends[b * K + k], ends[b * K + k + 1])
                 found.append(Hypothesis(tokens[mine], scores[b][k], parts, times[mine], log_probs[mine]))
             results.append(found or [Hypothesis([], NEVER, {"acoustic": NEVER})])

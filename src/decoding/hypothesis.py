@@ -14,9 +14,11 @@ class Hypothesis:
 
     tokens: list[int]  # without blank, begin or end
     score: float  # the ranking total, natural log
-    parts: dict[str, float] = field(
-        default_factory=dict
-    )  # "acoustic", "scorers" and "rescoring", as far as there are such; together they are the score
-    token_times: list[int] = field(default_factory=list)  # frame of log_probs in which each token was emitted
+    # "acoustic", "scorers", "ranking" (an attention search's coverage and normalisation) and "rescoring", as far as
+    # there are such; together they are the score
+    parts: dict[str, float] = field(default_factory=dict)
+    token_times: list[int] = field(
+        default_factory=list
+    )  # frame, of those searched in, in which each token was emitted
     token_log_probs: list[float] = field(default_factory=list)  # log posterior of each token at its frame
     text: str = ""  # filled in by the recognizer, which owns the tokenizer

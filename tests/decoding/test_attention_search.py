@@ -98,6 +98,9 @@ def test_length_normalization_ranks_by_the_score_for_each_token(a):
     truth = {t: sum(attention_score(model, encoded[0], t)) / (len(t) + 1) ** a for t in texts(4, 3)}
     assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-6) for h in found} == truth
     assert found[0].tokens == list(max(truth, key=truth.get))
+    for h in found:
+        acoustic = sum(attention_score(model, encoded[0], tuple(h.tokens)))
+        assert h.parts == pytest.approx({"acoustic": acoustic, "ranking": h.score - acoustic}, abs=1e-6)
 
 
 def test_coverage_counts_the_frames_that_were_looked_at():
