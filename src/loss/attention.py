@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.loss.ctc import CTCObjective
+from src.loss.ctc import AuxiliaryCTC
+from src.loss.next_token import next_token_losses
 from src.utils.errors import UserError
-from src.utils.masks import valid_positions
 
 
 class AttentionObjective(nn.Module):
@@ -36,8 +35,8 @@ class AttentionObjective(nn.Module):
         for name, value in (("ctc_weight", ctc_weight), ("label_smoothing", label_smoothing)):
             if not 0 <= value < 1:
                 raise UserError(f"AttentionObjective: {name}={value} must be at least 0 and below 1")
-        self.ctc_weight, self.label_smoothing = ctc_weight, label_smoothing
-        self.ctc = CTCObjective()
+        self.label_smoothing = label_smoothing
+        self.ctc = AuxiliaryCTC(ctc_weight)
 
     def forward(
         self,
@@ -54,26 +53,16 @@ class AttentionObjective(nn.Module):
 
         Returns ``loss_sum``, ``normalizer``, ``parts`` and ``too_short`` as ``CTCObjective`` does.
         """
-        U = tokens.size(1)
         too_short = encoded_lengths == 0
-        targets = F.pad(tokens.masked_fill(~valid_positions(token_lengths, U), 0), (0, 1))
-        scored = valid_positions(token_lengths + 1, U + 1) & ~too_short[:, None]
-        losses = F.nll_loss(next_log_probs.transpose(1, 2), targets, reduction="none")
+        losses, scored = next_token_losses(next_log_probs, tokens, token_lengths)
+        scored = scored & ~too_short[:, None]
         if self.training:
             losses = torch.lerp(losses, -next_log_probs.mean(-1), self.label_smoothing)
-        attention = (1 - self.ctc_weight) * torch.where(scored, losses, 0.0).sum()
-        parts, loss_sum = {"attention": attention.detach()}, attention
-        if self.ctc_weight:
-            if log_probs is None:
-                raise UserError(
-                    f"AttentionObjective: ctc_weight={self.ctc_weight} needs a CTC layer; set model.ctc=true"
-                )
-            ctc = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
-            parts["ctc"] = self.ctc_weight * ctc["parts"]["ctc"]
-            loss_sum = loss_sum + self.ctc_weight * ctc["loss_sum"]
+        attention = (1 - self.ctc.weight) * torch.where(scored, losses, 0.0).sum()
+        ctc, part = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
         return {
-            "loss_sum": loss_sum,
+            "loss_sum": attention + ctc,
             "normalizer": ((token_lengths + 1) * ~too_short).sum(),
-            "parts": parts,
+            "parts": {"attention": attention.detach(), **part},
             "too_short": too_short,
         }

@@ -1,10 +1,12 @@
-"""The CTC objective, summed, with what it had to leave out counted and named."""
+"""The CTC objective, summed, with what it had to leave out counted and named; alone and beside another one."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from src.utils.errors import UserError
 
 
 def frames_needed(tokens: Tensor, token_lengths: Tensor) -> Tensor:
@@ -60,3 +62,31 @@ class CTCObjective(nn.Module):
             "parts": {"ctc": loss_sum.detach()},
             "too_short": ~alignable,
         }
+
+
+class AuxiliaryCTC(nn.Module):
+    """CTC on the encoder beside another objective, ``weight`` times; 0: none.
+
+    A clip with fewer frames than CTC needs for its transcript adds 0 here; the other objective may still learn from it,
+    so it is not marked.
+
+    Raises ``UserError`` for a weight below 0, or one above 0 with a model that has no CTC layer.
+    """
+
+    def __init__(self, weight: float, blank: int = 0) -> None:
+        super().__init__()
+        if not weight >= 0:
+            raise UserError(f"ctc_weight={weight} must be 0 or more")
+        self.weight = weight
+        self.objective = CTCObjective(blank)
+
+    def forward(
+        self, log_probs: Tensor | None, log_prob_lengths: Tensor | None, tokens: Tensor, token_lengths: Tensor
+    ) -> tuple[Tensor | float, dict[str, Tensor]]:
+        """As ``CTCObjective``, None without a CTC layer -> the weighted sum, and its part of the loss by name."""
+        if not self.weight:
+            return 0.0, {}
+        if log_probs is None:
+            raise UserError(f"ctc_weight={self.weight} needs a CTC layer; set model.ctc=true")
+        loss = self.weight * self.objective(log_probs, log_prob_lengths, tokens, token_lengths)["loss_sum"]
+        return loss, {"ctc": loss.detach()}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.loss.ctc import CTCObjective
+from src.loss.ctc import AuxiliaryCTC
 from src.loss.transducer import fused_transducer_loss
-from src.utils.errors import UserError
 
 
 class TransducerObjective(nn.Module):
@@ -25,10 +24,8 @@ class TransducerObjective(nn.Module):
 
     def __init__(self, ctc_weight: float = 0.3, blank: int = 0) -> None:
         super().__init__()
-        if not ctc_weight >= 0:
-            raise UserError(f"TransducerObjective: ctc_weight={ctc_weight} must be 0 or more")
-        self.ctc_weight, self.blank = ctc_weight, blank
-        self.ctc = CTCObjective(blank)
+        self.blank = blank
+        self.ctc = AuxiliaryCTC(ctc_weight, blank)
 
     def forward(
         self,
@@ -60,19 +57,11 @@ class TransducerObjective(nn.Module):
             reduction="none",
         )
         too_short = encoded_lengths == 0
-        loss_sum = torch.where(too_short, 0.0, losses).sum()
-        parts = {"transducer": loss_sum.detach()}
-        if self.ctc_weight:
-            if log_probs is None:
-                raise UserError(
-                    f"TransducerObjective: ctc_weight={self.ctc_weight} needs a CTC layer; set model.ctc=true"
-                )
-            ctc = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
-            parts["ctc"] = self.ctc_weight * ctc["parts"]["ctc"]
-            loss_sum = loss_sum + self.ctc_weight * ctc["loss_sum"]
+        transducer = torch.where(too_short, 0.0, losses).sum()
+        ctc, part = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
         return {
-            "loss_sum": loss_sum,
+            "loss_sum": transducer + ctc,
             "normalizer": (token_lengths * ~too_short).sum(),
-            "parts": parts,
+            "parts": {"transducer": transducer.detach(), **part},
             "too_short": too_short,
         }

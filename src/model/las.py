@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.speech_model import SpeechModel
+from src.model.speech_model import SpeechModelWithCTC
 from src.model.spellers.speller import Memory, Speller, State
 
 
-class LASModel(SpeechModel):
+class LASModel(SpeechModelWithCTC):
     """P(token or end | all frames, tokens so far), and optionally CTC on the encoder (Kim et al., arXiv 1609.06773).
 
     Args:
@@ -44,20 +44,15 @@ class LASModel(SpeechModel):
         """features [B, T, F], tokens [B, U] (for the objective) -> by name:
 
         encoded [B, T', D], encoded_lengths [B]; with tokens next_log_probs [B, U + 1, V] (float32) of each token and
-        of the end; with a CTC layer log_probs [B, T', V] and log_prob_lengths [B].
+        of the end, and with a CTC layer log_probs [B, T', V] and log_prob_lengths [B].
         """
         encoded, encoded_lengths = self.encode(features, feature_lengths)
         outputs = {"encoded": encoded, "encoded_lengths": encoded_lengths}
         if tokens is not None:
             logits = self.speller(tokens, self.from_encoder(encoded), encoded_lengths)
             outputs["next_log_probs"] = logits.float().log_softmax(-1)
-        if self.ctc_head is not None:
-            outputs |= {"log_probs": self.ctc_log_probs(encoded), "log_prob_lengths": encoded_lengths}
+            outputs |= self.ctc_outputs(encoded, encoded_lengths)
         return outputs
-
-    def ctc_log_probs(self, encoded: Tensor) -> Tensor | None:
-        """encoded [B, T', D] -> log_probs [B, T', V] (float32) of the CTC layer, where there is one."""
-        return None if self.ctc_head is None else self.ctc_head(encoded).float().log_softmax(-1)
 
     def remember(self, encoded: Tensor, encoded_lengths: Tensor) -> Memory:
         """encoded [B, T', D], encoded_lengths [B] -> what ``step`` looks at."""

@@ -48,3 +48,18 @@ class SpeechModel(nn.Module, ABC):
     @abstractmethod
     def search_inputs(self, outputs: dict[str, Tensor]) -> tuple:
         """The positional arguments of the family's searches, from what ``forward`` returned."""
+
+
+class SpeechModelWithCTC(SpeechModel):
+    """A family that may have a CTC layer on its encoder, beside what makes it that family: ``ctc_head``, or None."""
+
+    ctc_head: nn.Linear | None
+
+    def ctc_log_probs(self, encoded: Tensor) -> Tensor | None:
+        """encoded [B, T', D] -> log_probs [B, T', V] (float32) of the CTC layer, where there is one."""
+        return None if self.ctc_head is None else self.ctc_head(encoded).float().log_softmax(-1)
+
+    def ctc_outputs(self, encoded: Tensor, encoded_lengths: Tensor) -> dict[str, Tensor]:
+        """What the objective reads of it: log_probs and log_prob_lengths [B]; nothing where there is no CTC layer."""
+        log_probs = self.ctc_log_probs(encoded)
+        return {} if log_probs is None else {"log_probs": log_probs, "log_prob_lengths": encoded_lengths}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from src.model.predictors import Predictor, State
-from src.model.speech_model import SpeechModel
+from src.model.speech_model import SpeechModelWithCTC
 
 
-class TransducerModel(SpeechModel):
+class TransducerModel(SpeechModelWithCTC):
     """P(blank or token | frame t, tokens so far) = softmax of an output layer on tanh(encoder + predictor).
 
     Args:
@@ -56,7 +56,7 @@ class TransducerModel(SpeechModel):
         """features [B, T, F], tokens [B, U] (for the objective) -> by name:
 
         encoded [B, T', D], encoded_lengths [B], joint_encoded [B, T', H]; with tokens joint_predicted [B, U + 1, H]
-        and the output layer, joint_weight [V, H] and joint_bias [V]; with a CTC layer log_probs [B, T', V] and
+        and the output layer, joint_weight [V, H] and joint_bias [V], and with a CTC layer log_probs [B, T', V] and
         log_prob_lengths [B].
         """
         encoded, encoded_lengths = self.encode(features, feature_lengths)
@@ -68,9 +68,7 @@ class TransducerModel(SpeechModel):
         if tokens is not None:
             outputs["joint_predicted"] = self.from_predictor(self.predictor(tokens))
             outputs |= {"joint_weight": self.output.weight, "joint_bias": self.output.bias}
-        if self.ctc_head is not None:
-            outputs["log_probs"] = self.ctc_head(encoded).float().log_softmax(-1)
-            outputs["log_prob_lengths"] = encoded_lengths
+            outputs |= self.ctc_outputs(encoded, encoded_lengths)
         return outputs
 
     def joint(self, joint_encoded: Tensor, joint_predicted: Tensor) -> Tensor:

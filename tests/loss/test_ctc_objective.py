@@ -7,7 +7,8 @@ import torch
 from reference.ctc_brute_force import text_probabilities
 
 from src.loss import CTCObjective
-from src.loss.ctc import frames_needed
+from src.loss.ctc import AuxiliaryCTC, frames_needed
+from src.utils.errors import UserError
 
 
 def inputs(log_probs, lengths, tokens, token_lengths):
@@ -89,3 +90,22 @@ def test_a_transcript_that_just_fits_counts():
         + text_probabilities(log_probs[1, :2].tolist())[1, 2]
     )
     assert float(result["loss_sum"]) == pytest.approx(-truth, abs=1e-4)
+
+
+def test_beside_another_objective_it_is_weighted_and_clips_too_short_for_it_add_nothing():
+    log_probs = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    tokens, token_lengths = (
+        torch.tensor([[1, 2, 0], [3, 3, 3]]),
+        torch.tensor([2, 3]),
+    )  # the second takes five frames
+    lengths = torch.tensor([4, 4])
+    expected = 0.3 * CTCObjective()(log_probs[:1], lengths[:1], tokens[:1], token_lengths[:1])["loss_sum"]
+    loss, part = AuxiliaryCTC(0.3)(log_probs, lengths, tokens, token_lengths)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(part, {"ctc": expected})
+    assert AuxiliaryCTC(0.0)(None, None, tokens, token_lengths) == (0.0, {})
+    with pytest.raises(UserError, match=r"ctc_weight=0.3 needs a CTC layer; set model.ctc=true"):
+        AuxiliaryCTC(0.3)(None, None, tokens, token_lengths)
+    for weight in (-0.1, float("nan")):
+        with pytest.raises(UserError, match="ctc_weight=.* must be 0 or more"):
+            AuxiliaryCTC(weight)

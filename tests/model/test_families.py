@@ -157,3 +157,14 @@ def test_from_pure_noise_it_learns_nothing(family):
     model = trained(family, 150, lambda: spoken(16, generator, noise_only=True))
     for search in family.searches:
         assert error_rate(model, search, spoken(64, torch.Generator().manual_seed(1), noise_only=True)) > 0.7
+
+
+def test_a_ctc_layer_beside_is_asked_where_there_are_texts_to_learn(family):
+    torch.manual_seed(0)
+    model = family.model(LogMel(8), MLPEncoder(8, dim=32, stack=2))
+    if isinstance(model, CTCModel):
+        return  # it is no layer beside
+    features, lengths, tokens, _ = spoken(2, torch.Generator().manual_seed(0), noise_only=True)
+    with_texts, without = model(features, lengths, tokens), model(features, lengths)
+    assert with_texts["log_probs"].shape[::2] == (2, V)
+    assert {"log_probs", "log_prob_lengths"}.isdisjoint(without)
