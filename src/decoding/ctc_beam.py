@@ -125,7 +125,7 @@ class CTCBeamSearch:
             token_min_log_prob=self.token_min_log_prob,
             fold_sure=self.fold_sure,
             longest=LONGEST_FOLDED if self.fusion.scorers else None,
-            first=self.fusion.not_far(log_probs.size(2)),
+            needs_step=self.fusion.needs_step(log_probs.size(2)),
             multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape

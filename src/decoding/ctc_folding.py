@@ -49,7 +49,7 @@ class Folding:
         blank: its token id.
         threshold: least log probability of a sure token.
         longest: most tokens, L, that are added between two steps; None: any number.
-        first: [V] tokens that must come with a step, not after one; None: no token must.
+        needs_step: [V] which tokens must come with a step, not after one; None: no token must.
         multiple: T' is a multiple of it, as T must be.
 
     Attributes:
@@ -68,13 +68,13 @@ class Folding:
         blank: int,
         threshold: float,
         longest: int | None = None,
-        first: Tensor | None = None,
+        needs_step: Tensor | None = None,
         multiple: int = 1,
     ) -> None:
         B, T, V = log_probs.shape
         value, token = log_probs.max(-1)
         sure = inside & (value >= threshold)
-        is_step, adds = _steps(sure, inside, token, blank, longest, first)
+        is_step, adds = _steps(sure, inside, token, blank, longest, needs_step)
         count = int(is_step.sum(1).max()) if is_step.numel() else 0
         count += -count % multiple
         self.times = torch.argsort((~is_step).byte(), dim=1, stable=True)[:, :count]
@@ -90,9 +90,8 @@ class Folding:
             return part.new_zeros(B, count + 1).scatter_add_(1, after, part)
 
         is_end = is_folded & ~F.pad(is_folded[:, 1:], (0, 1))
-        ends = summed(
-            is_end * (1 + (token == blank).long())
-        )  # 0: no frames, 1: a token at the end, 2: a blank
+        # 0: no frames, 1: a token at the end, 2: a blank
+        ends = summed(is_end * (1 + (token == blank).long()))
         length = summed(adds.long())
         rows, times = adds.nonzero().unbind(1)
         added = token[rows, times]
@@ -121,7 +120,7 @@ class Folding:
 
 
 def _steps(
-    sure: Tensor, inside: Tensor, token: Tensor, blank: int, longest: int | None, first: Tensor | None
+    sure: Tensor, inside: Tensor, token: Tensor, blank: int, longest: int | None, needs_step: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """[B, T] each (token: each frame's most probable one) -> which frames are steps, and which of the others add their
     token."""
@@ -133,8 +132,8 @@ def _steps(
     goes_on = sure & ~is_blank & (latest >= 0) & sure.gather(1, latest.clamp_min(0))
     adds = goes_on & (token != token.roll(1, 1))
     is_step = inside & ~is_blank & ~goes_on
-    if first is not None:
-        is_step = is_step | (adds & first[token])
+    if needs_step is not None:
+        is_step = is_step | (adds & needs_step[token])
     if longest is not None:
         is_step = is_step | (adds & (_since(is_step, adds) % (longest + 1) == 0))
     return is_step, adds & ~is_step

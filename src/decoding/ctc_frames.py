@@ -53,7 +53,7 @@ class Frames:
         shortlist: how many of each frame's tokens are looked at, the most probable first; None: all that
             ``token_top_k`` leaves, and without that in the order of their ids.
         token_top_k, token_min_log_prob, fold_sure: as in ``CTCBeamSearch``.
-        longest, first: as in ``Folding``.
+        longest, needs_step: as in ``Folding``.
         multiple: padding is added until T' is a multiple of it.
 
     Attributes:
@@ -80,7 +80,7 @@ class Frames:
         token_min_log_prob: float | None = None,
         fold_sure: float | None = None,
         longest: int | None = None,
-        first: Tensor | None = None,
+        needs_step: Tensor | None = None,
         multiple: int = 1,
     ) -> None:
         self.blank = blank
@@ -92,7 +92,7 @@ class Frames:
         if fold_sure is not None:
             # A token that may not begin anywhere here is not sure.
             least = max(math.log(fold_sure), NEVER if token_min_log_prob is None else token_min_log_prob)
-            self.folding = Folding(log_probs, kept, blank, least, longest, first, multiple)
+            self.folding = Folding(log_probs, kept, blank, least, longest, needs_step, multiple)
             log_probs, self.times, kept = self.folding.log_probs, self.folding.times, self.folding.is_step
             folded = Folded(*(part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded))
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)

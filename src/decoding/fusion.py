@@ -87,10 +87,10 @@ class Fusion:
             total = torch.add(total, points, alpha=weight)
         return after, total
 
-    def not_far(self, vocab_size: int) -> Tensor | None:
-        """[V] tokens that ``advance_far`` of one of the scorers cannot add, or None."""
-        tokens = [scorer.starts_word for scorer, _ in self.scorers if hasattr(scorer, "advance_far")]
-        fits = all(len(starts) == vocab_size for starts in tokens)  # or ``points`` says that they do not
+    def needs_step(self, vocab_size: int) -> Tensor | None:
+        """[V] which tokens ``advance_far`` of one of the scorers cannot add, or None."""
+        tokens = [scorer.needs_step for scorer, _ in self.scorers if hasattr(scorer, "advance_far")]
+        fits = all(len(needs) == vocab_size for needs in tokens)  # or ``points`` says that they do not
         return torch.stack(tokens).any(0) if tokens and fits else None
 
     def finish(self, states: list[Any]) -> Tensor | int:

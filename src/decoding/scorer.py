@@ -16,8 +16,7 @@ class Scorer(Protocol):
     To be compiled with the search (``compile=True``) a scorer keeps to tensors whose sizes do not depend on values, as
     ``touched`` gives them, and its state to tensors, too.
 
-    Column 0 of a score belongs to the end of the sentence and is ignored by CTC searches, which ask
-    ``finish`` instead.
+    Column 0 of a score belongs to the end of the sentence and is ignored by all searches, which ask ``finish`` instead.
     """
 
     def to(self, device: torch.device | str) -> Any:
@@ -71,10 +70,16 @@ class FarScorer(Scorer, Protocol):
     """A scorer that can be charged with several tokens at once, where a search folds frames (``fold_sure``); others
     are charged with one after the other."""
 
-    starts_word: Tensor  # [V] tokens that are never among those of ``advance_far`` that all hypotheses gain
+    needs_step: Tensor  # [V] which tokens it cannot be charged with so
 
     def advance_far(self, state: Any, parents: Tensor, tokens: Tensor, added: Tensor) -> tuple[Any, Tensor]:
-        """As the function of that name."""
+        """``advance``, and then all hypotheses of utterance b gain the tokens ``added[b]``, too.
+
+        state, parents [B, K], tokens [B, K] (-1: unchanged) as in ``advance``; added [B, L] ids, -1 after the last one,
+        none of which ``needs_step``. Returns the state after all of that, and [B, K] what the added tokens are worth
+        (natural log, without the weight): the sum of ``score`` for each one in turn. What ``tokens`` are worth is no
+        part of it.
+        """
 
 
 def touched(tokens: Tensor) -> Tensor:

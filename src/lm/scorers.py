@@ -126,6 +126,11 @@ class WordNGramScorer:
         self.charges[-1, ~self.starts_word] = 0  # the word has been charged
         self.charges[:, 0] = 0
 
+    @property
+    def needs_step(self) -> Tensor:
+        """[V] as ``FarScorer`` has it: tokens that begin a word, as they end the one before."""
+        return self.starts_word
+
     def to(self, device: torch.device | str) -> WordNGramScorer:
         self.lm.to(device)
         for name in ("hashes", "word", "starts_word", "letters", "shifts", "ahead", "charges"):
@@ -153,7 +158,7 @@ class WordNGramScorer:
     def advance_far(
         self, state: _Words, parents: Tensor, tokens: Tensor, added: Tensor
     ) -> tuple[_Words, Tensor]:
-        """As ``src.decoding.scorer.advance_far``; of the tokens that are added none begins a word."""
+        """As ``FarScorer`` has it: a token that begins a word needs a step of its own."""
         where = parents.unsqueeze(2).expand(-1, -1, 3)
         ids, points = state.ids.gather(1, where), state.points.gather(1, where)
         worth = torch.zeros_like(points[..., 0])

@@ -152,7 +152,7 @@ def test_only_the_first_frame_of_a_run_is_a_step():
     inside = torch.ones(1, 14, dtype=torch.bool)
     assert Folding(frames, inside, blank=0, threshold=-0.1).times.tolist() == [[2]]
     starts = torch.tensor([False, True, False, False])
-    assert Folding(frames, inside, 0, -0.1, longest=3, first=starts).times.tolist() == [[2, 6, 11]]
+    assert Folding(frames, inside, 0, -0.1, longest=3, needs_step=starts).times.tolist() == [[2, 6, 11]]
 
 
 def test_names_are_those_of_prefixes_that_grew_token_by_token():
