@@ -101,9 +101,8 @@ class NGramLM:
         points[0] = self.log_prob[1 + UNKNOWN]
         after[0] = self.context[1 + UNKNOWN]
         parent, word = self.keys // len(self.words), self.keys % len(self.words)
-        own = 1 + (word == UNKNOWN).nonzero().squeeze(
-            1
-        )  # the n-grams that end in it, each its parent's child
+        # The n-grams that end in it, each its parent's child.
+        own = 1 + (word == UNKNOWN).nonzero().squeeze(1)
         for first, end in pairwise(self.starts):  # shorter contexts first
             points[first:end] = self.backoff[first:end] + points[self.suffix[first:end]]
             after[first:end] = after[self.suffix[first:end]]

@@ -28,6 +28,7 @@ LOOK_AHEAD_UNIT = 1e-3  # whole numbers add up to nothing again, exactly
 LEAST_LOOK_AHEAD = -30_000  # of these
 BREAK = -(2**15)
 LM_EXPECTED = "the path of a language model, such as data/lm/words.safetensors"
+LARGEST_TABLE = 2 * 10**9  # bytes
 LEAST_SHARE_OF_WORDS = 0.05
 LEAST_SHARE_OF_TOKENS = 0.75
 
@@ -66,10 +67,14 @@ class WordNGramScorer:
     Args:
         lm: the language model, or its file (own, ARPA, KenLM's). Its words are folded to lower case, as texts are.
         tokens: of the tokenizer by id; a token that begins with "▁" begins a word.
-        unknown_penalty: added (natural log) for a word that the model does not have, besides its P(<unk>).
+        unknown_penalty: added (natural log) for a word that the model does not have, besides its P(<unk>). A large
+            negative one (-1000, say) makes the model's words a lexicon: nothing else is written where they can be.
+
+    A table of what each token charges after each beginning of a word takes 2 bytes an entry: as many rows as the words
+    have beginnings (58,000 of English: 146,000), as many columns as there are tokens.
 
     Raises ``UserError`` when hardly any of the model's words can be written with the tokens (another language, or
-    other letters).
+    other letters), or the table would take more than 2 GB.
     """
 
     def __init__(
@@ -92,6 +97,12 @@ class WordNGramScorer:
             for end in range(len(word) + 1):
                 best.setdefault(word[:end], chances[number])
         ahead = {letters: max(chance - best[""], LEAST_LOOK_AHEAD) for letters, chance in best.items()}
+        size = 2 * (len(ahead) + 1) * len(tokens)
+        if size > LARGEST_TABLE:
+            raise UserError(
+                f"{len(words):,} words of the language model with {len(tokens):,} tokens take a table of "
+                f"{size / 1e9:.1f} GB, more than {LARGEST_TABLE / 1e9:g}; take a model of fewer words, or fewer tokens"
+            )
         by_hash = sorted((word_hash(letters), letters) for letters in ahead)
         node_of = {letters: node for node, (_, letters) in enumerate(by_hash)}
         self.hashes = torch.tensor([number for number, _ in by_hash])  # of the beginnings, ascending

@@ -10,6 +10,7 @@ for nodes that any path is likely to pass. Nodes beyond an utterance's frames or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ def transducer_loss(
 ) -> Tensor:
     """-log P(targets) over all alignments, natural log.
 
+    As ``torchaudio.functional.rnnt_loss`` with its defaults, but the blank is token 0 unless said otherwise, not the
+    last one; lengths and targets may be of any integer type; logits of float64 stay that.
+
     Args:
         logits: [B, T, U + 1, V], of the joiner; they need not be normalised.
         targets: [B, U] token ids without blanks.
@@ -42,7 +46,7 @@ def transducer_loss(
         blank: its token id.
         reduction: "none" ([B]), "sum" or "mean" over utterances.
 
-    Raises ``ValueError`` where logits and targets differ in U.
+    Raises ``ValueError`` where logits and targets differ in U, or for another reduction.
 
     Example:
         >>> logits = torch.zeros(1, 2, 2, 4, requires_grad=True)  # two paths of three arcs, each with P = 1 / 4
@@ -50,8 +54,9 @@ def transducer_loss(
         >>> round(loss.exp().item(), 3)
         32.0
     """
+    reduced = _reduction(reduction)
     losses = _TransducerLoss.apply(logits, targets, logit_lengths, target_lengths, blank)
-    return REDUCTIONS[reduction](losses)
+    return reduced(losses)
 
 
 class _TransducerLoss(torch.autograd.Function):
@@ -99,6 +104,8 @@ def fused_transducer_loss(
 ) -> Tensor:
     """``transducer_loss`` of the logits ``weight @ tanh(encoded[t] + predicted[u]) + bias``, which never exist at once.
 
+    Its gradients leave out the nodes that less than 1e-9 of the alignments' probability passes through.
+
     Args:
         encoded, predicted: [B, T, H] and [B, U + 1, H], as the joiner adds them.
         weight, bias: [V, H], [V] of its output layer.
@@ -113,10 +120,11 @@ def fused_transducer_loss(
         >>> torch.allclose(fused, transducer_loss(logits, targets, *lengths))
         True
     """
+    reduced = _reduction(reduction)
     losses = _FusedTransducerLoss.apply(
         encoded, predicted, weight, bias, targets, encoded_lengths, target_lengths, blank
     )
-    return REDUCTIONS[reduction](losses)
+    return reduced(losses)
 
 
 class _FusedTransducerLoss(torch.autograd.Function):
@@ -214,6 +222,12 @@ class _Joiner:
         """[n, V] logits and [n, H] what the output layer made them of."""
         hidden = self.encoded[self.frame(nodes)].add_(self.predicted[self.token(nodes)]).tanh_()
         return torch.addmm(self.bias, hidden, self.weight.T).to(self.score_dtype), hidden
+
+
+def _reduction(name: str) -> Callable[[Tensor], Tensor]:
+    if name not in REDUCTIONS:
+        raise ValueError(f"reduction={name!r} must be one of: {', '.join(REDUCTIONS)}")
+    return REDUCTIONS[name]
 
 
 def _labels(targets: Tensor, target_lengths: Tensor, columns: int) -> Tensor:

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class NeverAsked(LengthBonus):
-    """Says minus infinity whatever it is asked."""
+    """Must not be asked for anything."""
 
     def start(self, batch_size):
         raise AssertionError("it has no weight")

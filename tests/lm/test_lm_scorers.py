@@ -160,3 +160,30 @@ def test_letters_are_charged_ahead_and_the_words_end_gives_it_back():
     assert float(points[0][2]) == 0.0  # "a" begins the best one
     assert float(points[1][2]) == pytest.approx(chance["aa"] - chance["ab"], abs=1e-3)
     assert total == pytest.approx(chance["aa"], abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_large_penalty_makes_the_models_words_the_lexicon(seed):
+    lm = NGramLM.estimate(LINES, order=2)
+    log_probs = torch.randn(1, 12, len(PIECES), generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    free, bound = (
+        CTCBeamSearch(16, scorers=[(WordNGramScorer(lm, PIECES, penalty), 0.5)])(
+            log_probs, torch.tensor([12])
+        )[0][0]
+        for penalty in (0.0, -1000.0)
+    )
+    words = text_of(bound.tokens, PIECES).split()
+    assert words and all(word in lm.ids for word in words)
+    assert bound.score <= free.score + 1e-6
+
+
+def test_a_table_too_large_for_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(f"{WordNGramScorer.__module__}.LARGEST_TABLE", 2 * 6 * len(CHARACTERS))
+    lm = NGramLM.estimate(["ab a", "ba b"], order=2)  # beginnings: "", a, ab, b, ba, and one row more
+    WordNGramScorer(lm, CHARACTERS)
+    lm = NGramLM.estimate(["ab a", "ba bb"], order=2)
+    with pytest.raises(
+        UserError,
+        match="words of the language model with 4 tokens take a table of .* take a model of fewer words",
+    ):
+        WordNGramScorer(lm, CHARACTERS)

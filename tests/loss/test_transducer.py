@@ -105,6 +105,10 @@ def test_what_stands_in_the_padding_does_not_matter():
 
 def test_the_numbers_of_targets_must_fit():
     logits, targets, *lengths = example(0, 2, 4, 3, 5)
+    with pytest.raises(ValueError, match="reduction='average' must be one of: none, sum, mean"):
+        transducer_loss(
+            torch.zeros(1, 2, 2, 3), torch.tensor([[1]]), torch.tensor([2]), torch.tensor([1]), 0, "average"
+        )
     with pytest.raises(ValueError, match="4 label positions do not fit 2 targets"):
         transducer_loss(logits, targets[:, :2], *lengths)
 

@@ -24,22 +24,28 @@ def train_lm(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+def spelled(text: str) -> str:
+    """Letter by letter, as ``CharTextEncoder`` has them."""
+    return " ".join(text.replace(" ", "▁"))
+
+
 def test_words_and_tokens_from_files_of_text(tmp_path):
     file = tmp_path / "text.txt.gz"
     file.write_bytes(gzip.compress("\n".join(LINES).encode()))
     done = train_lm(file, "--order", 2, "--out", tmp_path / "lm" / "words.arpa.gz")
     assert done.returncode == 0, done.stderr
-    expected = NGramLM.estimate(
-        ["the cat sat", "a cat ran", "the dog sat", "a dog a cat", "twenty three dogs"], order=2
-    )
+    texts = ["the cat sat", "a cat ran", "the dog sat", "a dog a cat", "twenty three dogs"]
+    expected = NGramLM.estimate(texts, order=2)
     assert NGramLM.from_arpa(tmp_path / "lm" / "words.arpa.gz").score("the dog ran") == pytest.approx(
         expected.score("the dog ran"), abs=1e-5
     )
     CharTextEncoder().save(tmp_path)
     done = train_lm(file, "--order", 3, "--tokens", tmp_path, "--out", tmp_path / "tokens.safetensors")
     assert done.returncode == 0 and "n-grams of order 1 to 3" in done.stdout, done.stderr
-    spelled = [" ".join("the cat sat".replace(" ", "▁"))]
-    assert NGramLM.load(tmp_path / "tokens.safetensors").score(spelled[0]) > -20
+    expected = NGramLM.estimate([spelled(text) for text in texts], order=3)
+    for text in ("the cat sat", "the dog ran"):
+        found = NGramLM.load(tmp_path / "tokens.safetensors").score(spelled(text))
+        assert found == pytest.approx(expected.score(spelled(text)), abs=1e-6)
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_counts(tmp_path):

@@ -19,7 +19,8 @@ class PyramidalEncoder(nn.Module):
     Args:
         num_features: F of the frontend.
         hidden_dim: units per direction (256 in the paper); the encoded width D is twice that.
-        num_layers: how many layers halve the frames (3 in the paper: 80 ms a frame).
+        num_layers: how many layers halve the frames (3 in the paper: 80 ms a frame); with the one below them, which
+            hears every frame, there are num_layers + 1 LSTMs.
         norm: after every layer: ``layer`` or ``batch``; the paper has none.
         dropout: between layers.
 
