@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,8 @@ HIGHEST_ORDER = 6
 LOG10_ZERO = -99.0  # ARPA's way to write the logarithm of 0
 LEAST_READ = -100.0  # what KenLM gives an unknown word that a file does not mention; less is no use in sums
 FORMAT = "lectern n-gram 1"
+LN_10 = math.log(10)  # of the scorers, which speak in natural logarithms
+LM_EXPECTED = "the path of a language model, such as data/lm/words.safetensors"
 
 
 @dataclass

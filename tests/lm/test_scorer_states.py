@@ -27,7 +27,7 @@ def test_a_hypothesis_without_a_new_token_keeps_its_points(name, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     found: list[Tensor] = []
     for is_cheap in (True, False):
-        for module in ("decoding.scorer", "lm.scorers"):
+        for module in ("decoding.scorer", "lm.token_scorer"):
             monkeypatch.setattr(f"src.{module}.is_cheap_to_ask", lambda device, answer=is_cheap: answer)
         state = scorer.advance(scorer.start(2), torch.zeros(2, 6, dtype=torch.long), torch.full((2, 6), -1))
         generator.manual_seed(0)
