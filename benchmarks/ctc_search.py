@@ -1,6 +1,6 @@
 """Utterances that a CTC beam search decodes in a second: Lectern's, and those of other packages, in turns.
 
-    pip install -r benchmarks/requirements.txt && pip install --no-deps pyctcdecode pygtrie
+    pip install -r benchmarks/requirements-search.txt && pip install --no-deps pyctcdecode==0.5.0
     python -m benchmarks.ctc_search --json search.json
     python -m benchmarks.ctc_search --lm words.arpa --posteriors real --data MY_DEV   # pip install kenlm, too
     python -m benchmarks.ctc_search --compile    # Lectern's with compile=True as well
