@@ -15,13 +15,25 @@ from src.decoding import (
     AttentionGreedySearch,
     CTCBeamSearch,
     CTCGreedySearch,
+    ParaformerBeamSearch,
+    ParaformerGreedySearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
-from src.loss import AttentionObjective, CTCObjective, TransducerObjective
+from src.loss import AttentionObjective, CTCObjective, ParaformerObjective, TransducerObjective
 from src.metrics import corpus_error_rates
-from src.model import CTCModel, LASModel, LSTMPredictor, SpeechModel, StatelessPredictor, TransducerModel
+from src.model import (
+    CTCModel,
+    LASModel,
+    LSTMPredictor,
+    ParaformerModel,
+    ParallelDecoder,
+    SpeechModel,
+    StatelessPredictor,
+    TransducerModel,
+)
 from src.model.encoders import MLPEncoder, PyramidalEncoder
+from src.model.slots import CIFPredictor, CTCCompression
 from src.model.spellers import LSTMSpeller, TransformerSpeller
 from src.transforms import LogMel
 
@@ -43,6 +55,7 @@ TRANSDUCER_SEARCHES = [
     TransducerBeamSearch(8, max_symbols_per_frame=4),
 ]
 ATTENTION_SEARCHES = [AttentionGreedySearch(), AttentionBeamSearch(4, ctc_weight=0.3, beam_threshold=10)]
+PARAFORMER_SEARCHES = [ParaformerGreedySearch(), ParaformerBeamSearch(4, ctc_weight=0.3)]
 FAMILIES = {
     "ctc": Family(
         lambda *parts: CTCModel(*parts, V),
@@ -72,6 +85,20 @@ FAMILIES = {
         lambda: AttentionObjective(0.3, label_smoothing=0.0),
         ATTENTION_SEARCHES,
         steps=250,
+    ),
+    "paraformer, cif": Family(
+        lambda *parts: ParaformerModel(
+            *parts, CIFPredictor(32), ParallelDecoder(V, 32, 2, 2, dropout=0.0), V
+        ),
+        lambda: ParaformerObjective(0.3, label_smoothing=0.0),
+        PARAFORMER_SEARCHES,
+    ),
+    "paraformer, ctc": Family(
+        lambda *parts: ParaformerModel(
+            *parts, CTCCompression(32, V), ParallelDecoder(V, 32, 2, 2, 4, 3, 0.0), V
+        ),
+        lambda: ParaformerObjective(0.3, label_smoothing=0.0),
+        PARAFORMER_SEARCHES,
     ),
     "las, transformer": Family(
         lambda *parts: LASModel(*parts, TransformerSpeller(V, 32, 2, 2, dropout=0.0), V, ctc=True),
