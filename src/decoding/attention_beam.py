@@ -20,6 +20,7 @@ from src.decoding.history import History
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
 from src.decoding.settings import NEVER, is_number, require, require_beam_size
+from src.decoding.token_times import take_times_from_ctc
 from src.utils.errors import UserError
 
 COVERED = 0.5  # attention that a frame must have got in all
@@ -30,6 +31,9 @@ class AttentionBeamSearch:
 
     Where it prunes nothing (no ``beam_threshold``, a beam as large as the number of texts) it is exact: the best text
     of at most ``max_tokens_per_frame`` tokens a frame.
+
+    A token's time is the frame in which CTC's best alignment of the text begins it; without a CTC layer the frame that
+    was looked at most, but not before the last token's.
 
     Args:
         beam_size: texts kept per utterance, K; also the length of the n-best list.
@@ -114,7 +118,9 @@ class AttentionBeamSearch:
             if not (tokens >= 0).any():
                 break
             open_texts.advance(parents, tokens)
-        return self._read(steps, ended)
+        found = self._read(steps, ended)
+        take_times_from_ctc(found, model.ctc_log_probs(encoded), encoded_lengths)
+        return found
 
     def _may_end(self, log_probs: Tensor) -> Tensor:
         """log_probs [B, K, V] -> whether the end is probable enough, [B, K]."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.settings import is_number, require
+from src.decoding.token_times import take_times_from_ctc
 
 
 class AttentionModel(Protocol):
@@ -39,8 +40,7 @@ def require_tokens_per_frame(value: Any) -> None:
 
 
 class AttentionGreedySearch:
-    """At each step the best token, until that is the end. A token's time is the frame that it looked at most, but not
-    before the last one's.
+    """At each step the best token, until that is the end; times as those of ``AttentionBeamSearch``.
 
     Args:
         max_tokens_per_frame: a text ends at the latest after so many tokens for each encoder frame.
@@ -74,7 +74,9 @@ class AttentionGreedySearch:
         if not steps:
             return []
         values, tokens, times = (torch.cat(part, 1).tolist() for part in zip(*steps, strict=True))
-        return [[_hypothesis(*row)] for row in zip(values, tokens, times, strict=True)]
+        found = [[_hypothesis(*row)] for row in zip(values, tokens, times, strict=True)]
+        take_times_from_ctc(found, model.ctc_log_probs(encoded), encoded_lengths)
+        return found
 
 
 def _hypothesis(values: list[float], tokens: list[int], times: list[int]) -> Hypothesis:
