@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from src.trainer import Interrupted, build_trainer
+from src.trainer.comparison import comparison_table, curves_figure
 from src.trainer.report import how_to_use
 from src.utils.hydra_door import hydra_door
 
 
-@hydra_door(default=None)
+def compare(configs: list[DictConfig]) -> None:
+    """The end of a sweep (-m): a table of its runs and a picture of their curves."""
+    runs = [Path(config.save_dir) / config.run_name for config in configs]
+    if all((run / "scalars.jsonl").is_file() for run in runs):  # by writer=[local]
+        picture = runs[0].parent / "sweep.png"
+        curves_figure(runs).savefig(picture, dpi=120)
+        print(f"{comparison_table(runs)}\ncurves: {picture}")
+
+
+@hydra_door(default=None, after_sweep=compare)
 def main(config: DictConfig) -> None:
     trainer = build_trainer(config)
     try:

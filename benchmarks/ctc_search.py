@@ -1,15 +1,17 @@
 """Utterances that a CTC beam search decodes in a second: Lectern's, and those of other packages, in turns.
 
-    pip install -r benchmarks/requirements.txt && pip install --no-deps pyctcdecode pygtrie
+    pip install -r benchmarks/requirements-search.txt && pip install --no-deps pyctcdecode==0.5.0
     python -m benchmarks.ctc_search --json search.json
     python -m benchmarks.ctc_search --lm words.arpa --posteriors real --data MY_DEV   # pip install kenlm, too
     python -m benchmarks.ctc_search --compile    # Lectern's with compile=True as well
     python -m benchmarks.ctc_search --hour       # only Lectern's, an hour in pieces
+    python -m benchmarks.ctc_search --clock processor --threads 1    # on a machine that others use, too
 
 Posteriors: ``real`` (what a checkpoint hears in clips, several one after the other), ``peaky`` (made up: seven frames
 of ten are blank, as a trained model's) and ``flat`` (noise). Each search gets the same ones, in the batch that it
 takes: Lectern's all at once, the others one at a time. The score is the mean of log P(best text), summed over all
-alignments (and the language model's part), so that pruning shows; with ``real`` there is a WER, too.
+alignments (and the language model's part), so that pruning shows; with ``real`` there is a WER, too. "Below greedy"
+counts the texts whose score is less than that of greedy's text.
 """
 
 from __future__ import annotations
@@ -41,9 +43,10 @@ ROOT = Path(__file__).parents[1]
 LM_WEIGHT = 0.5
 UNKNOWN_LOG10 = -10.0  # what pyctcdecode adds for words that its language model lacks
 NOTHING = -1e9
-OWN = "lectern"
+OWN, GREEDY = "lectern", "greedy"
 Texts = list[list[int]]
 Search = Callable[[Tensor, Tensor], Texts]
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 @dataclass
@@ -165,17 +168,16 @@ def flashlight(tokens: list[str], beam_size: int) -> Search:
 
 
 def searches(
-    posteriors: Posteriors, beam_size: int, lm: Path | None, compiled: bool
+    posteriors: Posteriors, beam_size: int, lm: Path | None, compiled: bool, fold_sure: float, top_k: int
 ) -> Iterator[tuple[str, Callable[[], Search]]]:
-    """Names and makers, which raise where a package is missing."""
+    """Names and makers; those of other packages raise where one is missing."""
     tokens, settings = posteriors.tokens, {"beam_size": beam_size}
-    if lm is None:
-        yield "greedy", lambda: greedy
-    else:
+    yield GREEDY, lambda: greedy
+    if lm is not None:
         scorer = WordNGramScorer(lm, tokens, unknown_penalty=UNKNOWN_LOG10 * math.log(10))
         settings["scorers"] = [(scorer, LM_WEIGHT)]
-    folding = {**settings, "fold_sure": 0.9}
-    pruning = {**folding, "token_min_log_prob": -5.0, "token_top_k": 8}  # pyctcdecode has the same limit
+    folding = {**settings, "fold_sure": fold_sure}
+    pruning = {**folding, "token_min_log_prob": -5.0, "token_top_k": top_k}  # pyctcdecode has the same limit
     yield OWN, lambda: lectern(**settings)
     yield f"{OWN}, sure frames folded", lambda: lectern(**folding)
     yield f"{OWN}, rare tokens too", lambda: lectern(**pruning)
@@ -189,44 +191,53 @@ def searches(
     yield "pyctcdecode", lambda: pyctcdecode(tokens, beam_size, lm, prunes=False)
 
 
-def mean_score(posteriors: Posteriors, texts: Texts, lm: NGramLM | None) -> float:
-    """Mean over utterances of log P(best text), and the language model's weighted part."""
-    total = 0.0
+def scores(posteriors: Posteriors, texts: Texts, lm: NGramLM | None) -> list[float]:
+    """For each utterance log P(best text), and the language model's weighted part."""
+    found = []
     for row, length, tokens in zip(posteriors.log_probs.double(), posteriors.lengths, texts, strict=False):
         row = row[:length]
         if tokens:
             target, sizes = torch.tensor(tokens), (length, torch.tensor(len(tokens)))
-            total -= float(F.ctc_loss(row, target, *sizes, reduction="sum"))
+            total = -float(F.ctc_loss(row, target, *sizes, reduction="sum"))
         else:
-            total += float(row[:, 0].sum())
+            total = float(row[:, 0].sum())
         if lm is not None:
             text = posteriors.text(tokens)
             unknown = sum(word not in lm.ids for word in text.split())
             total += LM_WEIGHT * math.log(10) * (lm.score(text) + UNKNOWN_LOG10 * unknown)
-    return total / len(texts)
+        found.append(total)
+    return found
 
 
 class Timed:
     """A search that takes turns with others; one that would take longer than ``patience`` gets fewer utterances."""
 
-    def __init__(self, search: Search, posteriors: Posteriors, patience: float, takes_batches: bool) -> None:
+    def __init__(
+        self,
+        search: Search,
+        posteriors: Posteriors,
+        patience: float,
+        takes_batches: bool,
+        clock: Callable[[], float],
+    ) -> None:
         log_probs, lengths = posteriors.log_probs, posteriors.lengths
         count = len(log_probs)
         if takes_batches:
             search(log_probs, lengths)  # what is made, or compiled, at the first use
         else:
             search(log_probs[:1, :10], lengths[:1].clamp(max=10))
-            started = time.perf_counter()
+            started = clock()
             search(log_probs[:1], lengths[:1])
-            count = max(1, min(count, int(patience / (time.perf_counter() - started))))
+            count = max(1, min(count, int(patience / (clock() - started))))
+        self.clock = clock
         self.search, self.log_probs, self.lengths = search, log_probs[:count], lengths[:count]
         self.patience, self.seconds = patience, []
 
     def turn(self) -> None:
         if sum(self.seconds) < self.patience:
-            started = time.perf_counter()
+            started = self.clock()
             self.texts = self.search(self.log_probs, self.lengths)
-            self.seconds.append(time.perf_counter() - started)
+            self.seconds.append(self.clock() - started)
 
     @property
     def speed(self) -> float:
@@ -266,6 +277,11 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=20, help="seconds for each search, about")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="Lectern's compiled as well")
+    parser.add_argument(
+        "--clock", choices=CLOCKS, default="wall", help="processor: others' programs do not count"
+    )
+    parser.add_argument("--fold-sure", type=float, default=0.9, help="of the rows that fold")
+    parser.add_argument("--top-k", type=int, default=8, help="tokens of a frame where rare ones are left out")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--hour", action="store_true", help="only Lectern, on an hour of frames in pieces")
     args = parser.parse_args()
@@ -284,11 +300,14 @@ def main() -> None:
         for beam_size in args.beams:
             torch.compiler.reset()  # searches of another beam are gone
             timed = {}
-            for name, make in searches(posteriors, beam_size, args.lm, args.compile):
-                takes_batches = name.startswith((OWN, "greedy"))
+            speeds = args.compile, args.fold_sure, args.top_k
+            for name, make in searches(posteriors, beam_size, args.lm, *speeds):
+                is_ours = name.startswith((OWN, GREEDY))
                 try:
-                    timed[name] = Timed(make(), posteriors, args.patience, takes_batches)
+                    timed[name] = Timed(make(), posteriors, args.patience, is_ours, CLOCKS[args.clock])
                 except Exception as error:  # a package that is not there or refuses these tokens
+                    if is_ours:
+                        raise
                     print(f"left out: {name} ({str(error).splitlines()[0]})")
             for _ in range(args.rounds):
                 for search in timed.values():
@@ -297,12 +316,16 @@ def main() -> None:
                 speed, texts = search.speed, search.texts
                 row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
                 row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
-                row["score"] = mean_score(posteriors, texts, lm)
+                found = scores(posteriors, texts, lm)
+                row["score"] = statistics.mean(found)
+                if name == GREEDY:
+                    least = found
                 if name == OWN:
-                    own = texts
+                    own = found
+                row["below_greedy"] = sum(s < g - 1e-3 for s, g in zip(found, least, strict=False))
                 compared = ""
                 if len(texts) < len(posteriors.lengths):  # too slow for all: a mean over the same ones
-                    row["lectern_on_these"] = mean_score(posteriors, own[: len(texts)], lm)
+                    row["lectern_on_these"] = statistics.mean(own[: len(texts)])
                     compared = f" (Lectern on these {row['lectern_on_these']:.2f})"
                 if posteriors.references is not None:
                     heard = [posteriors.text(tokens) for tokens in texts]
@@ -313,7 +336,7 @@ def main() -> None:
                 wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
                 print(
                     f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:38} {speed:8.1f} utterances/s"
-                    f"   score {row['score']:.2f} of {len(texts)}{compared}{wer}",
+                    f"   score {row['score']:.2f} of {len(texts)}, {row['below_greedy']} below greedy{compared}{wer}",
                     flush=True,
                 )
 

@@ -56,3 +56,28 @@ def test_transducer_searches_are_compared_on_a_made_up_model(tmp_path):
     assert rows["beam 4"]["score"] >= rows["greedy"]["score"]
     # Another search with the same weights and limits finds the same texts.
     assert abs(rows["torchaudio"]["score"] - rows["beam 4"]["score"]) < 0.5
+
+
+def test_ctc_searches_are_compared_and_none_loses_to_greedy(tmp_path):
+    command = "-m benchmarks.ctc_search --posteriors peaky --vocabularies 29 --batch 2 --frames 40 --beams 16"
+    done = subprocess.run(
+        [
+            sys.executable,
+            *command.split(),
+            "--rounds",
+            "1",
+            "--clock",
+            "processor",
+            "--json",
+            str(tmp_path / "figures.json"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {row["search"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
+    assert {"greedy", "lectern", "lectern, sure frames folded"} <= set(rows)
+    assert all(row["below_greedy"] == 0 for row in rows.values() if row["search"].startswith("lectern"))

@@ -35,8 +35,16 @@ OF_LANGUAGE_MODELS = {"lm", "lstm_lm", "next_token", "none", "texts"}  # and of 
 
 TRANSDUCER = ["model=conformer_rnnt_xs", "objective=transducer", "decoders=transducer"]
 LAS = ["model=conformer_las_xs", "objective=attention", "decoders=attention"]
+PARAFORMER = ["model=paraformer_xs", "objective=paraformer", "decoders=paraformer"]
 # What a part of a family cannot do without, by a word of its name.
-FAMILIES = {"rnnt": TRANSDUCER, "transducer": TRANSDUCER, "attention": LAS, "las": LAS}
+FAMILIES = {
+    "rnnt": TRANSDUCER,
+    "transducer": TRANSDUCER,
+    "attention": LAS,
+    "las": LAS,
+    "paraformer": PARAFORMER,
+    "word_errors": PARAFORMER,
+}
 
 
 def family_of(name: str) -> list[str]:
@@ -92,6 +100,29 @@ CHOICES = [
 def test_choice_runs_a_tiny_step(group, name, bpe_file, tmp_path):
     choices = [*family_of(name), f"{group}={name}", *needed(name, bpe_file)]
     run_one_step("conformer_ctc", choices, tmp_path)
+
+
+@pytest.mark.parametrize("name", GROUPS["ablation"])
+def test_ablation_runs_a_tiny_step(name, tmp_path):
+    overrides = [
+        f"+ablation={name}",
+        "datasets.train.clips=8",
+        "datasets.dev.clips=4",
+        "batching.batch_size=4",
+    ]
+    limits = [
+        "trainer.max_epochs=null",
+        "trainer.max_steps=1",
+        "trainer.evaluate_every_epochs=null",
+        "writer=none",
+    ]
+    checkpoint = build_trainer(compose("paraformer_toy", [*overrides, *limits, f"save_dir={tmp_path}"])).run()
+    assert (checkpoint / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["cif", "ctc"])
+def test_predictor_runs_a_tiny_step(name, tmp_path):
+    run_one_step("conformer_ctc", [*PARAFORMER, f"model/predictor={name}"], tmp_path)
 
 
 @pytest.mark.parametrize("name", GROUPS["writer"])

@@ -16,6 +16,7 @@ from src.datasets.samplers import BatchLimits, BucketBatchSampler
 from src.datasets.shards import ShardsDataset
 from src.datasets.speech_dataset import SpeechDataset, Utterance
 from src.datasets.text_dataset import TextDataset
+from src.datasets.tones import TonesDataset, tones_of
 
 __all__ = [
     "An4Dataset",
@@ -33,10 +34,12 @@ __all__ = [
     "Skipped",
     "SpeechDataset",
     "TextDataset",
+    "TonesDataset",
     "Utterance",
     "build_loader",
     "collate",
     "load_audio",
     "probe_duration",
     "recordings_of",
+    "tones_of",
 ]

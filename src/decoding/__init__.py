@@ -4,6 +4,11 @@ from src.decoding.ctc_beam import CTCBeamSearch
 from src.decoding.ctc_greedy import CTCGreedySearch
 from src.decoding.hotwords import Hotwords
 from src.decoding.hypothesis import Hypothesis
+from src.decoding.paraformer_search import (
+    ParaformerBeamSearch,
+    ParaformerGreedySearch,
+    ParaformerSamplingSearch,
+)
 from src.decoding.rescoring import NBestRescoring
 from src.decoding.scorer import LengthBonus, Scorer
 from src.decoding.transducer_beam import TransducerBeamSearch
@@ -18,6 +23,9 @@ __all__ = [
     "Hypothesis",
     "LengthBonus",
     "NBestRescoring",
+    "ParaformerBeamSearch",
+    "ParaformerGreedySearch",
+    "ParaformerSamplingSearch",
     "Scorer",
     "TransducerBeamSearch",
     "TransducerGreedySearch",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.decoding.attention_greedy import AttentionModel, listened, token_limits
+from src.decoding.attention_greedy import AttentionModel, token_limits
 from src.decoding.ctc_prefix_scorer import CTCPrefixScorer
 from src.decoding.fusion import Fusion
 from src.decoding.history import History
@@ -21,6 +21,7 @@ from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
 from src.decoding.settings import (
     NEVER,
+    at_least_one_frame,
     is_number,
     require,
     require_beam_size,
@@ -28,6 +29,7 @@ from src.decoding.settings import (
     require_tokens_per_frame,
     without_nan,
 )
+from src.decoding.token_times import take_times_from_ctc
 from src.utils.errors import UserError
 
 COVERED = 0.5  # attention that a frame must have got in all
@@ -38,6 +40,9 @@ class AttentionBeamSearch:
 
     Where it prunes nothing (no ``beam_threshold``, a beam as large as the number of texts) it is exact: the best text
     of at most ``max_tokens_per_frame`` tokens a frame.
+
+    A token's time is the frame in which CTC's best alignment of the text begins it; without a CTC layer the frame that
+    was looked at most, but not before the last token's.
 
     Args:
         beam_size: texts kept per utterance, K; also the length of the n-best list.
@@ -86,6 +91,7 @@ class AttentionBeamSearch:
     ) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
         B, K, device = len(encoded), self.beam_size, encoded.device
+        encoded = at_least_one_frame(encoded, encoded_lengths)
         limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
         open_texts = _OpenTexts(self, model, encoded, encoded_lengths)
         written, ended = _Scores.nothing(B, K, device), _Scores.nothing(B, K, device)
@@ -123,7 +129,9 @@ class AttentionBeamSearch:
             if not (tokens >= 0).any():
                 break
             open_texts.advance(parents, tokens)
-        return self._read(steps, ended)
+        found = self._read(steps, ended)
+        take_times_from_ctc(found, model.ctc_log_probs(encoded), encoded_lengths)
+        return found
 
     def _may_end(self, log_probs: Tensor) -> Tensor:
         """log_probs [B, K, V] -> whether the end is probable enough, [B, K]."""
@@ -197,8 +205,8 @@ class _OpenTexts:
         self, search: AttentionBeamSearch, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
     ) -> None:
         self.model, self.search = model, search
-        self.memory, encoded = listened(model, encoded, encoded_lengths)
         (B, T, _), K, device = encoded.shape, search.beam_size, encoded.device
+        self.memory = model.remember(encoded, encoded_lengths)
         self.state = model.speller.begin(self.memory, K)
         self.tokens = torch.zeros(B, K, dtype=torch.long, device=device)
         self.first_rows = K * torch.arange(B, device=device)[:, None]

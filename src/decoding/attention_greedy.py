@@ -6,11 +6,11 @@ from itertools import accumulate
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.hypothesis import Hypothesis
-from src.decoding.settings import require_lengths, require_tokens_per_frame, without_nan
+from src.decoding.settings import at_least_one_frame, require_tokens_per_frame, without_nan
+from src.decoding.token_times import take_times_from_ctc
 
 
 class AttentionModel(Protocol):
@@ -28,25 +28,13 @@ class AttentionModel(Protocol):
         """log_probs [B, T, V] of a CTC layer, if there is one."""
 
 
-def listened(model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Any, Tensor]:
-    """encoded [B, T, D], encoded_lengths [B] -> what the model remembers, and encoded with at least one frame.
-
-    Raises ``UserError`` for lengths that are no such.
-    """
-    require_lengths(encoded_lengths, encoded.size(1))
-    if encoded.size(1) == 0:
-        encoded = F.pad(encoded, (0, 0, 0, 1))
-    return model.remember(encoded, encoded_lengths), encoded
-
-
 def token_limits(encoded_lengths: Tensor, max_tokens_per_frame: float) -> Tensor:
     """How many tokens a text may have [B]: an untrained model would go on for ever."""
     return (encoded_lengths * max_tokens_per_frame).ceil().long()
 
 
 class AttentionGreedySearch:
-    """At each step the best token, until that is the end. A token's time is the frame that it looked at most, but not
-    before the last one's.
+    """At each step the best token, until that is the end; times as those of ``AttentionBeamSearch``.
 
     Args:
         max_tokens_per_frame: a text ends at the latest after so many tokens for each encoder frame.
@@ -63,7 +51,8 @@ class AttentionGreedySearch:
         self, model: AttentionModel, encoded: Tensor, encoded_lengths: Tensor
     ) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance a list of one hypothesis."""
-        memory, _ = listened(model, encoded, encoded_lengths)
+        encoded = at_least_one_frame(encoded, encoded_lengths)
+        memory = model.remember(encoded, encoded_lengths)
         state = model.speller.begin(memory, 1)
         limits = token_limits(encoded_lengths, self.max_tokens_per_frame)[:, None]
         tokens = torch.zeros_like(limits)
@@ -81,7 +70,9 @@ class AttentionGreedySearch:
         if not steps:
             return []
         values, tokens, times = (torch.cat(part, 1).tolist() for part in zip(*steps, strict=True))
-        return [[_hypothesis(*row)] for row in zip(values, tokens, times, strict=True)]
+        found = [[_hypothesis(*row)] for row in zip(values, tokens, times, strict=True)]
+        take_times_from_ctc(found, model.ctc_log_probs(encoded), encoded_lengths)
+        return found
 
 
 def _hypothesis(values: list[float], tokens: list[int], times: list[int]) -> Hypothesis:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from src.utils.errors import UserError
@@ -70,6 +71,12 @@ def require_lengths(lengths: Tensor, frames: int) -> None:
     if lengths.device.type == "cpu":
         fits = bool((lengths <= frames).all())
         require(fits, "lengths", lengths.tolist(), f"at most {frames}, the number of frames")
+
+
+def at_least_one_frame(encoded: Tensor, lengths: Tensor) -> Tensor:
+    """encoded [B, T, D], whose lengths [B] must be at most T; where T is 0, with one frame that is beyond all ends."""
+    require_lengths(lengths, encoded.size(1))
+    return encoded if encoded.size(1) else F.pad(encoded, (0, 0, 0, 1))
 
 
 def without_nan(log_probs: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -56,7 +58,7 @@ def build_trainer(config: DictConfig) -> Trainer:
     for name, search in searches.items():
         _fitting(f"decoders.{name}", search, Callable)
     spec_augment = _part(config, "transforms.spec_augment", SpecAugment | None)
-    objective = _part(config, "objective", nn.Module)
+    objective = _part(config, "objective", nn.Module, given)
     _try_out(model, objective, searches)
     step = TrainingStep(model, objective, spec_augment)
 
@@ -151,10 +153,19 @@ def _try_out(model: nn.Module, objective: nn.Module, searches: dict[str, Callabl
         ) from None
 
 
-def _part(config: DictConfig, name: str, kind: Any) -> Any:
-    """The part that the config calls ``name``. Raises ``UserError`` when that makes something else."""
+def _part(config: DictConfig, name: str, kind: Any, given: Mapping[str, Any] | None = None) -> Any:
+    """The part that the config calls ``name``; its class gets what it takes of ``given``.
+
+    Raises ``UserError`` when that makes something else.
+    """
     node = OmegaConf.select(config, name)
-    return _fitting(name, build(node) if OmegaConf.is_config(node) else node, kind)
+    if not OmegaConf.is_config(node):
+        return _fitting(name, node, kind)
+    extra = {}
+    if given:
+        wanted = inspect.signature(get_class(node._target_)).parameters
+        extra = {key: value for key, value in given.items() if key in wanted}
+    return _fitting(name, build(node, **extra), kind)
 
 
 def _fitting(name: str, part: Any, kind: Any) -> Any:

@@ -13,12 +13,14 @@ from src.datasets import Skipped
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
 from src.text_encoder import TextEncoder
+from src.trainer.optimization import add_up
 from src.trainer.step import TrainingStep
 from src.utils.devices import to_device
 from src.utils.memory import in_memory
 from src.utils.processes import Processes
 from src.utils.progress import progress_bar
 
+NORMALIZER = "normalizer"
 MOST_LOSS = 100.0  # the exponential of more is hardly a number
 
 
@@ -26,7 +28,7 @@ MOST_LOSS = 100.0  # the exponential of more is hardly a number
 class Evaluation:
     """Scores of one data set."""
 
-    # loss, wer_NAME and cer_NAME of each search (fractions); without any, perplexity
+    # loss, what else the objective measures, wer_NAME and cer_NAME of each search (fractions); without one, perplexity
     metrics: dict[str, float]
     references: dict[str, str]  # by utterance id
     predictions: dict[str, dict[str, str]] = field(repr=False)  # search name -> utterance id -> text
@@ -55,15 +57,16 @@ def evaluate(
     device = step.model.device
     recognizers = {name: Recognizer(step.model, text_encoder, search) for name, search in searches.items()}
 
-    def score(batch: dict) -> tuple[float, int, dict[str, list[str]]]:
+    def score(batch: dict) -> tuple[dict[str, float], dict[str, list[str]]]:
         losses, outputs = step(to_device(batch, device))
         texts = {
             name: [transcript.text for transcript in recognizer.decode(outputs, batch["utterance_id"])]
             for name, recognizer in recognizers.items()
         }
-        return float(losses["loss_sum"]), int(losses["normalizer"]), texts
+        sums = {"loss": losses["loss_sum"], **losses.get("measures", {}), NORMALIZER: losses["normalizer"]}
+        return {name: float(value) for name, value in sums.items()}, texts
 
-    loss_sum, normalizer = 0.0, 0
+    sums: dict[str, float] = {}
     references: dict[str, str] = {}
     predictions: dict[str, dict[str, str]] = {name: {} for name in searches}
     skipped = []
@@ -75,21 +78,22 @@ def evaluate(
             continue
         done, left_out = in_memory(score, batch)
         skipped += [Skipped(i, "", f"its {s:.0f} s do not fit into the memory") for i, s in left_out.items()]
-        for part, (loss, count, texts) in done:
-            loss_sum, normalizer = loss_sum + loss, normalizer + count
+        for part, (more, texts) in done:
+            add_up(sums, more)
             references.update(zip(part["utterance_id"], part["text"], strict=True))
             for name in searches:
                 predictions[name].update(zip(part["utterance_id"], texts[name], strict=True))
     step.train(was_training)
-    own = loss_sum, normalizer, references, predictions, skipped
-    loss_sum, normalizer, references, predictions, skipped = 0.0, 0, {}, {name: {} for name in searches}, []
+    own = sums, references, predictions, skipped
+    sums, references, predictions, skipped = {"loss": 0.0}, {}, {name: {} for name in searches}, []
     for theirs in processes.gather(own):
-        loss_sum, normalizer = loss_sum + theirs[0], normalizer + theirs[1]
-        references |= theirs[2]
+        add_up(sums, theirs[0])
+        references |= theirs[1]
         for name in searches:
-            predictions[name] |= theirs[3][name]
-        skipped += theirs[4]
-    metrics = {"loss": loss_sum / max(1, normalizer)}
+            predictions[name] |= theirs[2][name]
+        skipped += theirs[3]
+    normalizer = max(1.0, sums.pop(NORMALIZER, 0.0))
+    metrics = {name: value / normalizer for name, value in sums.items()}
     if not searches:
         metrics["perplexity"] = math.exp(min(metrics["loss"], MOST_LOSS))
     for name in searches:

@@ -6,6 +6,7 @@ named. Neither costs the run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +28,19 @@ from src.utils.seeding import addressed_rng
 FIRST_SCALE = 64.0
 
 
+def add_up(sums: dict[str, float], values: Mapping[str, Tensor | float]) -> None:
+    """Adds each value to the sum of its name."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + float(value)
+
+
 @dataclass
 class StepReport:
     """What one optimizer step saw, over all of its micro-batches (and processes)."""
 
     normalizer: int = 0  # tokens that were scored
     parts: dict[str, float] = field(default_factory=dict)  # sums of the loss's parts
+    measures: dict[str, float] = field(default_factory=dict)  # sums that are watched, not minimised
     norm: float = 0.0  # of the whole gradient, before clipping; 0 where no clip could be used
     audio_s: float = 0.0  # padding aside
     skipped: list[Skipped] = field(default_factory=list)  # what could not be read
@@ -47,8 +55,8 @@ class StepReport:
         """Adds what another process saw."""
         self.normalizer += other.normalizer
         self.audio_s += other.audio_s
-        for name, value in other.parts.items():
-            self.parts[name] = self.parts.get(name, 0.0) + value
+        add_up(self.parts, other.parts)
+        add_up(self.measures, other.measures)
         for name in ("skipped", "too_short", "ids", "not_finite"):
             getattr(self, name).extend(getattr(other, name))
         self.too_long.update(other.too_long)
@@ -238,8 +246,8 @@ def _note(report: StepReport, batch: dict, losses: dict) -> None:
     """Adds what was computed of a micro-batch."""
     ids = batch["utterance_id"]
     report.normalizer += int(losses["normalizer"])
-    for name, value in losses["parts"].items():
-        report.parts[name] = report.parts.get(name, 0.0) + float(value)
+    add_up(report.parts, losses["parts"])
+    add_up(report.measures, losses.get("measures", {}))
     if "audio_lengths" in batch:
         report.audio_s += float(batch["audio_lengths"].sum()) / SAMPLE_RATE
     report.too_short += [i for i, short in zip(ids, losses["too_short"].tolist(), strict=True) if short]

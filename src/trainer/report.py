@@ -18,7 +18,7 @@ from src.datasets import Skipped
 from src.logger import Sample, Writers
 from src.metrics import corpus_error_rates
 from src.trainer.evaluation import Evaluation
-from src.trainer.optimization import StepReport
+from src.trainer.optimization import StepReport, add_up
 from src.utils.devices import ThreadTime
 from src.utils.plots import Looks, spectrogram_figure
 from src.utils.seeding import addressed_rng
@@ -46,6 +46,7 @@ class Reporter:
         self.skipped: dict[str, str] = {}  # utterance id -> reason, over the whole run
         self.counts: Counter[str] = Counter()
         self.parts: dict[str, float] = {}  # sums over the tokens since the last record
+        self.measures: dict[str, float] = {}  # likewise
         self.audio_s = self.tokens = 0.0
         self.since = time.monotonic()
         self.example: dict | None = None
@@ -97,8 +98,8 @@ class Reporter:
             self.counts["bad_steps"] += 1
             self.say(f"step {step}: left out, {report.dropped}")
         self.counts["too_short"] += len(report.too_short)
-        for name, value in report.parts.items():
-            self.parts[name] = self.parts.get(name, 0.0) + value
+        add_up(self.parts, report.parts)
+        add_up(self.measures, report.measures)
         if not log:
             return
         elapsed = max(1e-9, time.monotonic() - self.since)
@@ -110,6 +111,11 @@ class Reporter:
             {
                 "train/loss": loss,
                 **{f"train/loss_{name}": value for name, value in parts.items()},
+                **{
+                    f"train/{name}": value / self.tokens
+                    for name, value in self.measures.items()
+                    if self.tokens
+                },
                 "train/gradient_norm": report.norm,
                 "train/learning_rate": lr,
                 "train/audio_s_per_s": self.audio_s / elapsed,
@@ -128,7 +134,8 @@ class Reporter:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self.parts, self.audio_s, self.tokens, self.since = {}, 0.0, 0.0, time.monotonic()
+        self.parts, self.measures = {}, {}
+        self.audio_s, self.tokens, self.since = 0.0, 0.0, time.monotonic()
 
     def _note_unusable(self, utterance_id: str, reason: str) -> None:
         if utterance_id not in self.skipped:

@@ -119,16 +119,21 @@ def _check_shape(config: dict[str, Any], plain: dict[str, Any], above: str = "")
         _check_shape(given, settings, f"{key}.")
 
 
-def hydra_door(default: str | None) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+def hydra_door(
+    default: str | None, after_sweep: Callable[[list[DictConfig]], None] | None = None
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Decorates ``main(config)``: ``-cn=NAME`` (or ``--config-name``) and overrides, as Hydra's users know them.
 
     Without a ``default`` the name must be given.
 
     Anything else on the command line (``-m``, ``--help``, ``--cfg job``) goes to Hydra itself. A sweep (``-m``)
-    gives every job a folder of its own: ``run_name/optimizer.lr-0.001`` for ``optimizer.lr=1e-3,3e-3``.
+    gives every job a folder of its own: ``run_name/optimizer.lr-0.001`` for ``optimizer.lr=1e-3,3e-3``; then
+    ``after_sweep`` gets the configs of all.
     """
 
     def decorate(main: Callable[[DictConfig], None]) -> Callable[[], None]:
+        swept: list[DictConfig] = []
+
         def hydra_main(config: DictConfig) -> None:
             with spoken_errors():
                 job = HydraConfig.get()
@@ -138,6 +143,7 @@ def hydra_door(default: str | None) -> Callable[[Callable[[DictConfig], None]], 
                         raise UserError("-m sweeps over trainings; call this once for each setting instead")
                     check("run_name", config.run_name, Text)
                     config.run_name += "/" + _sweep_point(job.overrides.task)
+                    swept.append(config)
                 main(config)
 
         def wrapped() -> None:
@@ -153,6 +159,9 @@ def hydra_door(default: str | None) -> Callable[[Callable[[DictConfig], None]], 
                 hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(
                     hydra_main
                 )()
+                if after_sweep is not None and swept:
+                    with spoken_errors():
+                        after_sweep(swept)
 
         return wrapped
 
@@ -176,7 +185,7 @@ def _sweep_point(overrides: list[str]) -> str:
     given = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     swept = {o.key_or_group for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()}
     here = [word for word in overrides if word.lstrip("+").partition("=")[0] in swept]
-    return re.sub(r"[^\w.-]+", "-", "_".join(here))
+    return re.sub(r"[^\w.-]+", "-", "_".join(here)).strip("-")
 
 
 def _parse(arguments: list[str], default: str | None) -> tuple[str | None, list[str], bool]:

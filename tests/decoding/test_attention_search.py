@@ -11,6 +11,7 @@ from torch import Tensor
 from src.decoding import AttentionBeamSearch, AttentionGreedySearch, Hotwords, LengthBonus
 from src.lm import NGramLM, TokenNGramScorer
 from src.model import LASModel
+from src.model.ctc_alignment import ctc_alignment
 from src.model.encoders import MLPEncoder
 from src.model.spellers import LSTMSpeller, TransformerSpeller
 from src.transforms import LogMel
@@ -265,3 +266,34 @@ def test_ctc_needs_a_model_that_has_it():
     model.ctc_head = None
     with pytest.raises(UserError, match="needs a model with a CTC layer"):
         AttentionBeamSearch(2, ctc_weight=0.3)(model, frames(1, 3), torch.tensor([3]))
+
+
+def test_times_are_those_of_ctcs_best_alignment():
+    model, encoded, lengths = las(4), frames(2, 12), torch.tensor([12, 8])
+    log_probs = model.ctc_log_probs(encoded)
+    aligned = 0
+    for search in AttentionGreedySearch(0.5), AttentionBeamSearch(4):
+        for row, hypotheses in enumerate(search(model, encoded, lengths)):
+            for h in (h for h in hypotheses if h.tokens):
+                text, count, one = (
+                    torch.tensor([h.tokens]),
+                    torch.tensor([len(h.tokens)]),
+                    slice(row, row + 1),
+                )
+                positions = ctc_alignment(log_probs[one], lengths[one], text, count)[0].tolist()
+                if set(range(len(h.tokens))) <= set(positions):  # else it is too long for CTC
+                    aligned += 1
+                    assert h.token_times == [positions.index(u) for u in range(len(h.tokens))]
+    assert aligned > 5
+
+
+def test_without_a_ctc_layer_times_are_where_it_looked():
+    model, encoded, lengths = las(4, "lstm"), frames(1, 12), torch.tensor([12])
+    model.ctc_head = None
+    (h,) = AttentionGreedySearch()(model, encoded, lengths)[0]
+    memory, times = model.remember(encoded, lengths), []
+    state = model.speller.begin(memory, 1)
+    for token in [0, *h.tokens[:-1]]:
+        _, weights, state = model.step(torch.tensor([[token]]), state, memory)
+        times.append(max([int(weights.argmax()), *times[-1:]]))
+    assert h.token_times == times and len(times) > 2

@@ -15,13 +15,25 @@ from src.decoding import (
     AttentionGreedySearch,
     CTCBeamSearch,
     CTCGreedySearch,
+    ParaformerBeamSearch,
+    ParaformerGreedySearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
-from src.loss import AttentionObjective, CTCObjective, TransducerObjective
+from src.loss import AttentionObjective, CTCObjective, ParaformerObjective, TransducerObjective
 from src.metrics import corpus_error_rates
-from src.model import CTCModel, LASModel, LSTMPredictor, SpeechModel, StatelessPredictor, TransducerModel
+from src.model import (
+    CTCModel,
+    LASModel,
+    LSTMPredictor,
+    ParaformerModel,
+    ParallelDecoder,
+    SpeechModel,
+    StatelessPredictor,
+    TransducerModel,
+)
 from src.model.encoders import MLPEncoder, PyramidalEncoder
+from src.model.slots import CIFPredictor, CTCCompression
 from src.model.spellers import LSTMSpeller, TransformerSpeller
 from src.transforms import LogMel
 
@@ -43,6 +55,7 @@ TRANSDUCER_SEARCHES = [
     TransducerBeamSearch(8, max_symbols_per_frame=4),
 ]
 ATTENTION_SEARCHES = [AttentionGreedySearch(), AttentionBeamSearch(4, ctc_weight=0.3, beam_threshold=10)]
+PARAFORMER_SEARCHES = [ParaformerGreedySearch(), ParaformerBeamSearch(4, ctc_weight=0.3)]
 FAMILIES = {
     "ctc": Family(
         lambda *parts: CTCModel(*parts, V),
@@ -72,6 +85,20 @@ FAMILIES = {
         lambda: AttentionObjective(0.3, label_smoothing=0.0),
         ATTENTION_SEARCHES,
         steps=250,
+    ),
+    "paraformer, cif": Family(
+        lambda *parts: ParaformerModel(
+            *parts, CIFPredictor(32), ParallelDecoder(V, 32, 2, 2, dropout=0.0), V
+        ),
+        lambda: ParaformerObjective(0.3, label_smoothing=0.0),
+        PARAFORMER_SEARCHES,
+    ),
+    "paraformer, ctc": Family(
+        lambda *parts: ParaformerModel(
+            *parts, CTCCompression(32, V), ParallelDecoder(V, 32, 2, 2, 4, 3, 0.0), V
+        ),
+        lambda: ParaformerObjective(0.3, label_smoothing=0.0),
+        PARAFORMER_SEARCHES,
     ),
     "las, transformer": Family(
         lambda *parts: LASModel(*parts, TransformerSpeller(V, 32, 2, 2, dropout=0.0), V, ctc=True),
@@ -162,9 +189,9 @@ def test_from_pure_noise_it_learns_nothing(family):
 def test_a_ctc_layer_beside_is_asked_where_there_are_texts_to_learn(family):
     torch.manual_seed(0)
     model = family.model(LogMel(8), MLPEncoder(8, dim=32, stack=2))
-    if isinstance(model, CTCModel):
-        return  # it is no layer beside
-    features, lengths, tokens, _ = spoken(2, torch.Generator().manual_seed(0), noise_only=True)
-    with_texts, without = model(features, lengths, tokens), model(features, lengths)
+    if getattr(model, "ctc_head", None) is None:
+        return  # there is none beside
+    features, lengths, tokens, counts = spoken(2, torch.Generator().manual_seed(0), noise_only=True)
+    with_texts, without = model(features, lengths, tokens, token_lengths=counts), model(features, lengths)
     assert with_texts["log_probs"].shape[::2] == (2, V)
     assert {"log_probs", "log_prob_lengths"}.isdisjoint(without)

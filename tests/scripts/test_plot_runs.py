@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import plot_runs
+from src.trainer.comparison import curve
 from src.utils.errors import UserError
 
 RECORDS = [
@@ -26,7 +27,7 @@ def write_run(folder: Path, *more: str) -> Path:
 
 def test_a_picture_of_a_run_with_nulls(tmp_path: Path, monkeypatch) -> None:
     run = write_run(tmp_path / "run")
-    assert plot_runs.curve(run, "dev/wer_greedy") == ([1], [1.0])
+    assert curve(run, "dev/wer_greedy") == ([1], [1.0])
     monkeypatch.setattr(sys, "argv", ["plot_runs.py", str(run), "--out", str(tmp_path / "a/p.png")])
     plot_runs.main()
     assert (tmp_path / "a/p.png").stat().st_size > 1000
@@ -37,7 +38,7 @@ def test_a_picture_of_a_run_with_nulls(tmp_path: Path, monkeypatch) -> None:
 )
 def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(UserError, match=r"scalars\.jsonl:3: .* is no record"):
-        plot_runs.curve(write_run(tmp_path / "run", line), "train/loss")
+        curve(write_run(tmp_path / "run", line), "train/loss")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Minimum word error rate training (Prabhavalkar et al., arXiv 1712.01818), of texts drawn from slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rapidfuzz.distance import Levenshtein
+from torch import Tensor, nn
+
+from src.loss.paraformer import ParaformerObjective
+from src.utils.errors import UserError
+from src.utils.masks import valid_positions
+
+
+class WordErrorObjective(nn.Module):
+    """Expected word errors of sampled texts, plus ``interpolation`` times the objective before (Paraformer, eq. 9).
+
+    Of N texts drawn from the slots, each once, with probabilities p that are normalised over them and word errors W:
+    sum p (W - mean W). Fine-tuning from a trained model only: an untrained one draws nothing but errors.
+
+    Args:
+        tokens: of the tokenizer by id.
+        samples: N, of each clip.
+        interpolation: of ``objective``.
+        objective: the one of the training before.
+
+    Raises ``UserError`` for fewer than two samples, which have no better one among them.
+
+    Example:
+        >>> objective = WordErrorObjective(["", "▁a", "▁b"], samples=50)
+        >>> sure = torch.tensor([[[0.0, 0.999, 0.001], [0.0, 0.001, 0.999]]]).clamp_min(1e-9).log()
+        >>> risk = objective.risk(sure, torch.tensor([[1, 2]]), torch.tensor([2]), ["a b"])
+        >>> bool(risk < 0)  # the text with the fewest errors has nearly all the probability
+        True
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[str],
+        samples: int = 4,
+        interpolation: float = 0.01,
+        objective: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if samples < 2:
+            raise UserError(f"WordErrorObjective: samples={samples} must be at least 2")
+        self.tokens, self.samples, self.interpolation = list(tokens), samples, interpolation
+        self.objective = ParaformerObjective() if objective is None else objective
+
+    def forward(
+        self, slot_log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: list[str], **batch
+    ) -> dict:
+        """What ``ParaformerObjective`` takes, and the references; returns what it does."""
+        before = self.objective(
+            slot_log_probs=slot_log_probs, tokens=tokens, token_lengths=token_lengths, **batch
+        )
+        if not self.training:
+            return before
+        risk = self.risk(slot_log_probs, tokens, token_lengths, text)
+        parts = {name: self.interpolation * value for name, value in before["parts"].items()}
+        return {
+            **before,
+            "loss_sum": risk + self.interpolation * before["loss_sum"],
+            "parts": {"word_errors": risk.detach(), **parts},
+        }
+
+    def risk(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: Sequence[str]) -> Tensor:
+        """log_probs [B, U, V], token_lengths [B], references -> the sum over clips of sum p (W - mean W)."""
+        B, U, V = log_probs.shape
+        real = valid_positions(token_lengths, U)
+        if not U:
+            return log_probs.sum()
+        chances = log_probs.detach().float().exp()
+        drawn = (
+            chances.view(B * U, V).multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
+        )
+        drawn = drawn.masked_fill(~real[:, None], 0)  # [B, N, U]
+        scores = (log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2) * real[:, None]).sum(2)
+        # A text that was drawn before counts once.
+        same = (drawn[:, :, None] == drawn[:, None]).all(3).tril(-1).any(2)
+        p = scores.masked_fill(same, float("-inf")).softmax(1)
+        errors = self._errors(drawn.tolist(), token_lengths.tolist(), text).to(p)
+        mean = errors.masked_fill(same, 0.0).sum(1, keepdim=True) / (~same).sum(1, keepdim=True)
+        return (p * (errors - mean)).sum()
+
+    def _errors(self, drawn: list, lengths: list[int], text: Sequence[str]) -> Tensor:
+        """[B, N] word errors."""
+        rows = []
+        for samples, length, reference in zip(drawn, lengths, text, strict=True):
+            words = reference.split()
+            texts = (
+                "".join(self.tokens[t] for t in sample[:length] if t).replace("▁", " ") for sample in samples
+            )
+            rows.append([float(Levenshtein.distance(words, written.split())) for written in texts])
+        return torch.tensor(rows)

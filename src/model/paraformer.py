@@ -1,0 +1,114 @@
+"""Paraformer (Gao et al., arXiv 2206.08317): hears how many tokens there are, and writes all of them at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.model.parallel_decoder import ParallelDecoder
+from src.model.slots.slots import SlotPredictor, Slots
+from src.model.speech_model import SpeechModelWithCTC
+from src.utils.masks import valid_positions
+
+
+class ParaformerModel(SpeechModelWithCTC):
+    """An encoder, a predictor that makes one slot for each token, and a decoder over the slots.
+
+    In training the decoder passes twice. What it gets wrong in the first pass, which has no gradient, decides how many
+    slots show the right token in the second (glancing): ``floor(wrong * sampling_ratio)`` of them, drawn at random. So
+    it learns to lean on neighbours that are right, without ever being told what it already hears. Evaluation has the
+    first pass alone, in which no target is seen.
+
+    Args:
+        frontend: audio -> features.
+        encoder: features -> encoded; has ``dim`` and ``subsampling_factor``.
+        predictor: encoded -> slots.
+        decoder: slots -> tokens; has ``dim`` and ``embedding``.
+        vocab_size: V; token 0 is CTC's blank.
+        ctc: whether there is a CTC layer on the encoder.
+        sampling_ratio: of the second pass; 0: none.
+
+    Example:
+        >>> from src.model.encoders import MLPEncoder
+        >>> from src.model.slots import CIFPredictor
+        >>> from src.transforms import LogMel
+        >>> parts = MLPEncoder(80, dim=32, stack=4), CIFPredictor(32), ParallelDecoder(29, dim=16, num_layers=1)
+        >>> model = ParaformerModel(LogMel(80), *parts, vocab_size=29)
+        >>> tokens, lengths = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([3, 1])
+        >>> model(torch.randn(2, 100, 80), torch.tensor([100, 50]), tokens, lengths)["slot_log_probs"].shape
+        torch.Size([2, 3, 29])
+    """
+
+    def __init__(
+        self,
+        frontend: nn.Module,
+        encoder: nn.Module,
+        predictor: SlotPredictor,
+        decoder: ParallelDecoder,
+        vocab_size: int,
+        ctc: bool = True,
+        sampling_ratio: float = 0.5,
+    ) -> None:
+        super().__init__(frontend, encoder)
+        if not 0 <= sampling_ratio <= 1:
+            raise ValueError(f"sampling_ratio={sampling_ratio}; give a share from 0 to 1")
+        self.predictor, self.decoder, self.sampling_ratio = predictor, decoder, sampling_ratio
+        self.from_encoder = nn.Linear(encoder.dim, decoder.dim)
+        self.from_slots = nn.Linear(encoder.dim, decoder.dim)
+        self.ctc_head = nn.Linear(encoder.dim, vocab_size) if ctc else None
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lengths: Tensor,
+        tokens: Tensor | None = None,
+        token_lengths: Tensor | None = None,
+        **batch,
+    ) -> dict[str, Tensor]:
+        """features [B, T, F], and for the objective tokens [B, U] and their lengths [B] -> by name:
+
+        encoded [B, T', D], encoded_lengths [B]; with tokens slot_log_probs [B, U, V] (float32), first_tokens [B, U]
+        (what the first pass wrote) and, from a predictor that counts, counted [B]; and with a CTC layer
+        log_probs [B, T', V] and log_prob_lengths [B].
+        """
+        encoded, encoded_lengths = self.encode(features, feature_lengths)
+        outputs = {"encoded": encoded, "encoded_lengths": encoded_lengths}
+        if tokens is not None:
+            outputs |= self.ctc_outputs(encoded, encoded_lengths)
+            slots = self.predictor(
+                encoded, encoded_lengths, outputs.get("log_probs"), (tokens, token_lengths)
+            )
+            inputs = slots.lengths, self.from_encoder(encoded), encoded_lengths
+            vectors = self.from_slots(slots.vectors)
+            glances = self.training and self.sampling_ratio > 0
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not glances):
+                logits = self.decoder(vectors, *inputs)
+            outputs["first_tokens"] = logits[..., 1:].argmax(-1) + 1
+            if glances:
+                vectors = self._glanced(vectors, outputs["first_tokens"], tokens, token_lengths)
+                logits = self.decoder(vectors, *inputs)
+            outputs["slot_log_probs"] = logits.float().log_softmax(-1)
+            if slots.counted is not None:
+                outputs["counted"] = slots.counted
+        return outputs
+
+    def _glanced(self, vectors: Tensor, written: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
+        """vectors [B, U, D] with the right token's embedding in some places, by what was written [B, U]."""
+        real = valid_positions(token_lengths, tokens.size(1))
+        wrong = ((written != tokens) & real).sum(1)
+        shown = (wrong * self.sampling_ratio).floor().long()[:, None]
+        order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~real, 2.0).argsort(1).argsort(1)
+        return torch.where(
+            (order < shown).unsqueeze(2), self.decoder.embedding(tokens).to(vectors.dtype), vectors
+        )
+
+    def write(self, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Tensor, Slots]:
+        """encoded [B, T', D], encoded_lengths [B] -> log_probs [B, U, V] (float32) of each slot, and the slots."""
+        slots = self.predictor(encoded, encoded_lengths, self.ctc_log_probs(encoded))
+        vectors = self.from_slots(slots.vectors)
+        logits = self.decoder(vectors, slots.lengths, self.from_encoder(encoded), encoded_lengths)
+        return logits.float().log_softmax(-1), slots
+
+    def search_inputs(self, outputs: dict[str, Tensor]) -> tuple[ParaformerModel, Tensor, Tensor]:
+        """The model, encoded [B, T', D] and encoded_lengths [B]."""
+        return self, outputs["encoded"], outputs["encoded_lengths"]

@@ -1,0 +1,67 @@
+"""Slots from CTC: the frames of each token on one path, averaged (Paraformer-v2, An et al., arXiv 2409.17746)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.model.ctc_alignment import ctc_alignment
+from src.model.slots.slots import Slots
+from src.utils.masks import valid_positions
+
+
+class CTCCompression(nn.Module):
+    """A slot is the mean posterior of the frames of its token, through a linear layer.
+
+    In training the path is the best alignment of the text (Viterbi), in a search the most probable token of each frame;
+    blanks fall out. English word pieces suit it better than CIF, which has to count them by ear.
+
+    Args:
+        dim: of the slots, D.
+        vocab_size: V.
+
+    Example: frames 0 and 1 are token 2, frame 2 is blank, frame 3 is token 1
+        >>> log_probs = torch.tensor([[[0.1, 0, 0.9], [0.2, 0, 0.8], [0.9, 0.1, 0], [0.1, 0.9, 0]]]).log()
+        >>> slots = CTCCompression(dim=4, vocab_size=3)(torch.zeros(1, 4, 4), torch.tensor([4]), log_probs)
+        >>> slots.weights.tolist(), slots.times.tolist()
+        ([[[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]], [[0, 3]])
+    """
+
+    def __init__(self, dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.from_posterior = nn.Linear(vocab_size, dim)
+
+    def forward(
+        self,
+        encoded: Tensor,
+        lengths: Tensor,
+        log_probs: Tensor | None = None,
+        targets: tuple[Tensor, Tensor] | None = None,
+    ) -> Slots:
+        """As ``SlotPredictor`` has it; ``log_probs`` must be there."""
+        if log_probs is None:
+            raise ValueError("CTCCompression needs a CTC layer: ctc: true in the model")
+        if targets is None:
+            positions, counts = self._most_probable(log_probs, lengths)
+        else:
+            counts = targets[1]
+            positions = ctc_alignment(log_probs, lengths, *targets)
+        U = targets[0].size(1) if targets is not None else int(counts.max()) if len(counts) else 0
+        belongs = positions[:, None] == torch.arange(U, device=positions.device)[:, None]  # [B, U, T]
+        weights = belongs / belongs.sum(2, keepdim=True).clamp_min(1)
+        vectors = self.from_posterior(weights.to(log_probs.dtype) @ log_probs.exp())
+        times = (
+            belongs.byte().argmax(2)
+            if belongs.size(2)
+            else belongs.new_zeros(belongs.shape[:2], dtype=torch.long)
+        )
+        return Slots(vectors * valid_positions(counts, U).unsqueeze(2), counts, weights, times)
+
+    @staticmethod
+    def _most_probable(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The token of each frame by its position among those found, -1 for none [B, T]; how many there are [B]."""
+        best = log_probs.argmax(-1) * valid_positions(lengths, log_probs.size(1))
+        begins = (best != 0) & (best != F.pad(best, (1, -1)))
+        position = begins.cumsum(1) - 1
+        return torch.where(best != 0, position, -1), begins.sum(1)

@@ -1,0 +1,38 @@
+"""One vector for each token, all at once: what stands between an encoder and a decoder that writes in parallel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass
+class Slots:
+    """What is heard of each token.
+
+    ``weights[b, u]`` says which frames slot u is made of; the rows of a real slot sum to 1, the others are zero.
+    """
+
+    vectors: Tensor  # [B, U, D]
+    lengths: Tensor  # [B] how many slots are real
+    weights: Tensor  # [B, U, T]
+    times: Tensor  # [B, U] the frame of each slot
+    counted: Tensor | None = (
+        None  # [B] how many tokens the predictor heard, a real number that training corrects
+    )
+
+
+class SlotPredictor(Protocol):
+    """Finds the slots. With ``targets``, in training, there are as many as the text has tokens."""
+
+    def __call__(
+        self,
+        encoded: Tensor,
+        lengths: Tensor,
+        log_probs: Tensor | None = None,
+        targets: tuple[Tensor, Tensor] | None = None,
+    ) -> Slots:
+        """encoded [B, T, D], lengths [B], CTC's log_probs [B, T, V] if there are any, targets: tokens [B, U] and their
+        lengths [B]."""

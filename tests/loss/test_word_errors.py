@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from src.loss import ParaformerObjective, WordErrorObjective
+from src.utils.errors import UserError
+
+TOKENS = ["<blank>", "▁a", "▁b", "c"]
+
+
+def test_the_risk_is_the_one_worked_by_hand():
+    """One slot of two words: 'a' (right) with 0.7, 'b' (one error) with 0.3; the mean error of both is a half."""
+    log_probs = torch.tensor([[[0.0, 0.7, 0.3, 0.0]]]).log()
+    objective = WordErrorObjective(TOKENS, samples=60)
+    torch.manual_seed(0)
+    risk = objective.risk(log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"])
+    assert risk.item() == pytest.approx(0.7 * (0 - 0.5) + 0.3 * (1 - 0.5))
+
+
+def test_words_are_counted_not_tokens():
+    objective = WordErrorObjective(TOKENS)
+    drawn = [[[1, 3, 2], [1, 2, 0]], [[2, 1, 1], [0, 0, 0]]]  # "ac b", "a b"; "b", "" of one slot
+    assert objective._errors(drawn, [3, 1], ["ac b", "a"]).tolist() == [[0, 1], [1, 1]]
+
+
+def test_it_makes_the_better_text_more_probable():
+    logits = torch.zeros(1, 2, 4, requires_grad=True)
+    objective = WordErrorObjective(TOKENS, samples=200)
+    torch.manual_seed(0)
+    objective.risk(logits.log_softmax(-1), torch.tensor([[1, 2]]), torch.tensor([2]), ["a b"]).backward()
+    assert logits.grad[0].argmin(1).tolist() == [1, 2]  # the right token of each slot is pushed up most
+
+
+def test_padding_takes_no_part():
+    log_probs = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    log_probs.requires_grad_()
+    torch.manual_seed(3)
+    WordErrorObjective(TOKENS, 30).risk(
+        log_probs, torch.zeros(1, 4).long(), torch.tensor([2]), ["a b"]
+    ).backward()
+    assert log_probs.grad[0, :2].any() and not log_probs.grad[0, 2:].any()
+
+
+def test_parts_sum_to_the_loss_and_evaluation_is_as_before():
+    outputs = {
+        "slot_log_probs": torch.randn(2, 3, 4).log_softmax(-1),
+        "first_tokens": torch.ones(2, 3, dtype=torch.long),
+        "encoded_lengths": torch.tensor([9, 9]),
+        "tokens": torch.tensor([[1, 2, 3], [2, 0, 0]]),
+        "token_lengths": torch.tensor([3, 1]),
+        "text": ["a bc", "b"],
+    }
+    plain = ParaformerObjective(ctc_weight=0)
+    objective = WordErrorObjective(TOKENS, samples=4, interpolation=0.1, objective=plain)
+    found = objective.train()(**outputs)
+    assert math.isclose(sum(map(float, found["parts"].values())), float(found["loss_sum"]), rel_tol=1e-5)
+    assert objective.eval()(**outputs)["loss_sum"] == plain.eval()(**outputs)["loss_sum"]
+
+
+def test_one_sample_is_no_choice():
+    with pytest.raises(UserError, match="samples=1 must be at least 2"):
+        WordErrorObjective(TOKENS, samples=1)

@@ -1,0 +1,20 @@
+"""Integrate-and-fire as its paper tells it: frame by frame, an accumulator that fires when it is full."""
+
+from __future__ import annotations
+
+
+def fire_by_loop(weights: list[float], count: int) -> tuple[list[list[float]], list[int]]:
+    """Weights of T frames -> for each of ``count`` slots the parts of the frames [U][T], and which one filled it."""
+    parts, times = [], []
+    current, full = [0.0] * len(weights), 0.0
+    for t, weight in enumerate(weights):
+        left = weight
+        while full + left >= 1 - 1e-9 and len(parts) < count:
+            current[t] += 1 - full
+            left -= 1 - full
+            parts.append(current)
+            times.append(t)
+            current, full = [0.0] * len(weights), 0.0
+        current[t] += left
+        full += left
+    return parts, times
