@@ -156,8 +156,13 @@ def surface(rows: list[dict], best: dict) -> Figure:
     return figure
 
 
-@door
-def main() -> None:
+def outputs(out: Path) -> tuple[Path, Path, Path]:
+    """The decoder YAML, the table and the picture."""
+    return out, out.with_suffix(".json"), out.with_suffix(".png")
+
+
+def parsed() -> argparse.Namespace:
+    """What the command line says, and where to write, found writable."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -185,10 +190,67 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out {arguments.out}: must end in .yaml")
-    table, picture = arguments.out.with_suffix(".json"), arguments.out.with_suffix(".png")
-    for file in (arguments.out, table, picture):
+    for file in outputs(arguments.out):
         check_output(file)
+    return arguments
 
+
+def hear(
+    recognizer: Recognizer, dataset: CustomDirDataset, fingerprint: str, out: Path
+) -> tuple[list[str], list[Tensor]]:
+    """The texts of the dev set, normalised, and the acoustic scores of their recordings, by length."""
+    for item in dataset.skipped:
+        print(f"skipped {item.id}: {item.reason}")
+    paths = [Path(dataset.entry(row).path) for row in range(len(dataset))]
+    recordings = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    name = hashlib.sha256(repr((fingerprint, recordings)).encode()).hexdigest()[:12]
+    heard = acoustic_scores(recognizer, dataset, out.with_name(f"acoustic_scores_{name}.safetensors"))
+    references = {i: normalize(t) for i, t in zip(dataset.ids, dataset.texts, strict=True) if t is not None}
+    ids = sorted(heard.keys() & references.keys(), key=lambda i: len(heard[i]))
+    return [references[i] for i in ids], [heard[i] for i in ids]
+
+
+def search_the_grid(
+    grid: list[tuple[float, float, Any]],
+    once: Any | None,
+    recognizer: Recognizer,
+    truth: list[str],
+    scores: list[Tensor],
+) -> list[dict]:
+    """WER and CER of each point of the grid, (weight, bonus, search); ``once``: the search whose n-best lists are all
+    that these sort anew, with weights of 1 and 0."""
+    nbest = None if once is None else searched(once, scores, recognizer.model, desc="searching")
+    rows = []
+    for weight, bonus, search in progress_bar(grid, desc="tuning", unit="point"):
+        found = (
+            searched(search, scores, recognizer.model) if nbest is None else resorted(nbest, weight, bonus)
+        )
+        texts = [recognizer.text_encoder.decode(hypotheses[0].tokens) for hypotheses in found]
+        rates = corpus_error_rates(truth, texts)
+        rows.append({"weight": weight, "bonus": bonus, "wer": rates["wer"], "cer": rates["cer"]})
+    return rows
+
+
+def write(out: Path, rows: list[dict], about: dict, settings: dict, clips: str) -> dict:
+    """The best search as a decoder YAML, the table and the picture -> the best row."""
+    best = min(rows, key=lambda row: (row["wer"], row["cer"]))
+    scorers = [[about, best["weight"]], [{"_target_": "src.decoding.LengthBonus"}, best["bonus"]]]
+    summary = f"WER {100 * best['wer']:.2f} %  CER {100 * best['cer']:.2f} % on {clips}"
+    content = yaml.safe_dump({**settings, "scorers": scorers}, sort_keys=False)
+    out.write_text(f"# {summary}\n{content}", encoding="utf-8")
+    _, table, picture = outputs(out)
+    table.write_text(json.dumps({"best": best, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    surface(rows, best).savefig(picture, dpi=120)
+    without = min((row["wer"] for row in rows if row["weight"] == 0), default=None)
+    if without is not None:
+        print(f"without the language model: WER {100 * without:.2f} %")
+    print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
+    return best
+
+
+@door
+def main() -> None:
+    arguments = parsed()
     checkpoint = Checkpoint.open(arguments.checkpoint)
     model = checkpoint.model().to(choose_device(arguments.device))
     recognizer = Recognizer(model, checkpoint.text_encoder(), search=None)
@@ -199,48 +261,18 @@ def main() -> None:
         (weight, bonus, build(scorers=[(scorer, weight), (bonus_scorer, bonus)]))
         for weight, bonus in sorted(product(set(arguments.weights), set(arguments.bonuses)))
     ]
-
     dataset = CustomDirDataset(arguments.data_dir)
-    for item in dataset.skipped:
-        print(f"skipped {item.id}: {item.reason}")
-    paths = [Path(dataset.entry(row).path) for row in range(len(dataset))]
-    recordings = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    name = hashlib.sha256(repr((checkpoint.fingerprint(), recordings)).encode()).hexdigest()[:12]
-    heard = acoustic_scores(
-        recognizer, dataset, arguments.out.with_name(f"acoustic_scores_{name}.safetensors")
-    )
-    references = {i: normalize(t) for i, t in zip(dataset.ids, dataset.texts, strict=True) if t is not None}
-    ids = sorted(heard.keys() & references.keys(), key=lambda i: len(heard[i]))
-    if not ids:
+    truth, scores = hear(recognizer, dataset, checkpoint.fingerprint(), arguments.out)
+    if not truth:
         raise UserError(f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both")
-    truth, scores = [references[i] for i in ids], [heard[i] for i in ids]
-
-    if arguments.rescore:  # the search and the language model are asked once
-        once = searched(build(scorers=[(scorer, 1.0)]), scores, model, desc="searching")
-    rows = []
-    for weight, bonus, search in progress_bar(grid, desc="tuning", unit="point"):
-        found = resorted(once, weight, bonus) if arguments.rescore else searched(search, scores, model)
-        texts = [recognizer.text_encoder.decode(hypotheses[0].tokens) for hypotheses in found]
-        rates = corpus_error_rates(truth, texts)
-        rows.append({"weight": weight, "bonus": bonus, "wer": rates["wer"], "cer": rates["cer"]})
-    best = min(rows, key=lambda row: (row["wer"], row["cer"]))
-    bonus_about = {"_target_": "src.decoding.LengthBonus"}
-    settings["scorers"] = [[about, best["weight"]], [bonus_about, best["bonus"]]]
-    summary = (
-        f"WER {100 * best['wer']:.2f} %  CER {100 * best['cer']:.2f} % on {len(ids)} clips of {dataset.name}"
-    )
-    arguments.out.write_text(f"# {summary}\n" + yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    table.write_text(json.dumps({"best": best, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    surface(rows, best).savefig(picture, dpi=120)
-    without = min((row["wer"] for row in rows if row["weight"] == 0), default=None)
-    if without is not None:
-        print(f"without the language model: WER {100 * without:.2f} %")
-    print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
+    once = build(scorers=[(scorer, 1.0)]) if arguments.rescore else None
+    rows = search_the_grid(grid, once, recognizer, truth, scores)
+    best = write(arguments.out, rows, about, settings, f"{len(truth)} clips of {dataset.name}")
     for name, tried in (("weight", arguments.weights), ("bonus", arguments.bonuses)):
         if len(set(tried)) > 1 and best[name] == max(tried):
             option = {"weight": "--weights", "bonus": "--bonuses"}[name]
             print(f"note: the best {name} is the largest one tried; a larger one may be better ({option})")
-    print(f"wrote {arguments.out}, {table}, {picture}")
+    print(f"wrote {', '.join(map(str, outputs(arguments.out)))}")
 
 
 if __name__ == "__main__":
