@@ -14,6 +14,7 @@ from torch import Tensor
 
 from src.decoding.fusion import Fusion
 from src.decoding.hypothesis import Hypothesis
+from src.decoding.prefix_names import longer
 from src.decoding.scorer import Scorer, is_cheap_to_ask, touched
 from src.decoding.settings import (
     NEVER,
@@ -99,7 +100,10 @@ class TransducerBeamSearch:
                 steps.append(step)
                 times.append(audio.position + offset)
                 parents, tokens = step.pointers.parents, step.pointers.tokens
-                left = prefixes.total + texts.advance(parents, tokens, audio.frames_at(offset), self.blank)
+                over = audio.position + offset >= encoded_lengths
+                left = prefixes.total + texts.advance(
+                    prefixes, parents, tokens, audio.frames_at(offset), over, self.blank
+                )
                 states = self.fusion.advance(states, parents, tokens)
                 if S > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
@@ -117,13 +121,14 @@ class TransducerBeamSearch:
 
     def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
         """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
-        log_probs = texts.log_probs(audio.ahead())
+        log_probs = texts.model.joint(audio.ahead(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
-        ended = audio.ended()
+        ended = audio.ended(texts.rows)
         if ended is not None:
-            sure = torch.full_like(log_probs[0, 0, 0], NEVER)
+            sure = torch.full_like(log_probs[0, 0], NEVER)
             sure[self.blank] = 0.0
-            log_probs = torch.where(ended[..., None, None], sure, log_probs)
+            log_probs = torch.where(ended.unsqueeze(2), sure, log_probs)
+        log_probs = log_probs.index_select(0, texts.of).unflatten(0, prefixes.total.shape)
         return Frames.of(log_probs, prefixes, self.blank, nothing)
 
 
@@ -138,21 +143,22 @@ class _Audio:
         self.first = self.T * torch.arange(B, device=device)
         self.next = torch.arange(frames_ahead, device=device)
 
-    def ahead(self) -> Tensor:
-        """The next frames of each utterance, [B, W, H]; any beyond its end."""
+    def ahead(self, rows: Tensor) -> Tensor:
+        """The next frames of some utterances [N], [N, W, H]; any beyond the end."""
         places = (self.position[:, None] + self.next).clamp_max_(self.T - 1) + self.first[:, None]
+        places = places.index_select(0, rows)
         return self.flat.index_select(0, places.flatten()).view(*places.shape, -1)
 
     def frames_at(self, offset: Tensor) -> Tensor:
         """One of them, [B, H]."""
         return self.flat.index_select(0, (self.position + offset).clamp_max_(self.T - 1) + self.first)
 
-    def ended(self) -> Tensor | None:
-        """Which of them [B, W] are beyond the end; None: none is."""
+    def ended(self, rows: Tensor) -> Tensor | None:
+        """Which of them [N, W] are beyond the end; None: none is."""
         left = self.lengths - self.position
         if is_cheap_to_ask(left.device) and int(left.min()) >= len(self.next):
             return None
-        return self.next >= left[:, None]
+        return self.next >= left.index_select(0, rows)[:, None]
 
     def is_over(self) -> bool:
         """Whether all frames are known to have been searched in."""
@@ -160,38 +166,75 @@ class _Audio:
 
 
 class _Texts:
-    """What the predictor makes of the prefixes: joint_predicted [B * K, H], and its state."""
+    """What the predictor makes of the prefixes: N texts.
+
+    On a CPU, prefixes of an utterance that the predictor cannot tell apart share one, as those do whose last tokens
+    are the same where it sees no others; and those that are out of the search need none of their own.
+    """
 
     def __init__(self, model: Transducer, batch_size: int, beam_size: int) -> None:
         self.model, self.shape = model, (batch_size, beam_size)
         state = model.predictor.begin(batch_size * beam_size)
-        device = state[0].device
-        begin = torch.zeros(batch_size * beam_size, dtype=torch.long, device=device)
-        self.predicted, self.state = model.predict(begin, state)
-        self.first = beam_size * torch.arange(batch_size, device=device)[:, None]  # slot of each row
+        self.slots = torch.arange(batch_size * beam_size, device=state[0].device)
+        self.utterance = self.slots // beam_size  # [B * K] of each slot
+        self.first = self.utterance * beam_size  # [B * K] slot of its utterance
+        begin = torch.zeros_like(self.slots)
+        self.predicted, self.state = model.predict(begin, state)  # [N, H]; [N, ...] each
+        self.of, self.rows = (
+            self.slots,
+            self.utterance,
+        )  # [B * K] text of each slot; [N] utterance of each text
+        self.names = begin  # [B * K] of what the predictor knows
+        self.knows_all = any(part.is_floating_point() for part in state)
 
-    def advance(self, parents: Tensor, tokens: Tensor, frame: Tensor, blank: int) -> Tensor:
-        """Prefix k became ``parents[b, k]`` followed by ``tokens[b, k]`` (-1: unchanged).
+    def advance(
+        self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, frame: Tensor, over: Tensor, blank: int
+    ) -> Tensor:
+        """The prefixes are those at ``parents`` [B, K] followed by ``tokens`` (-1: unchanged).
 
-        Returns the log probability [B, K] of a blank after those that grew, in a frame [B, H]; 0 for the others.
+        over: [B] utterances that had ended before. Returns the log probability [B, K] of a blank after the prefixes that grew,
+        in a frame [B, H]; 0 for the others.
         """
-        K = self.shape[1]
-        slots = (parents + self.first).flatten()
-        parts = [part.index_select(0, slots) for part in (self.predicted, *self.state)]
+        slots, tokens = parents.flatten() + self.first, tokens.flatten()
+        before, grows = self.of.index_select(0, slots), tokens >= 0
+        texts = self.slots
+        if is_cheap_to_ask(tokens.device):
+            self.names = self._names(prefixes, slots, before, tokens, grows)
+            texts = self._choose((prefixes.total == NEVER).logical_or_(over[:, None]).flatten(), grows)
+            before, tokens = before.index_select(0, texts), tokens.index_select(0, texts)
+            self.rows = self.utterance.index_select(0, texts)
+        parts = [part.index_select(0, before) for part in (self.predicted, *self.state)]
         blank_after = torch.zeros_like(parts[0][:, 0])
         at = touched(tokens)
         if len(at):
             token = tokens.take(at)
             old = [part.index_select(0, at) for part in parts]
             predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
-            grows = token[:, None] >= 0
-            for part, before, now in zip(parts, old, (predicted, *state), strict=True):
-                part.index_copy_(0, at, torch.where(grows, now, before))
-            log_probs = self.model.joint(frame.index_select(0, at // K), predicted)
-            blank_after[at] = torch.where(grows[:, 0], log_probs[:, blank].to(blank_after), 0.0)
+            is_new = token[:, None] >= 0
+            for part, then, now in zip(parts, old, (predicted, *state), strict=True):
+                part.index_copy_(0, at, torch.where(is_new, now, then))
+            log_probs = self.model.joint(frame.index_select(0, self.rows.take(at)), predicted)
+            blank_after[at] = log_probs[:, blank].to(blank_after)
         self.predicted, self.state = parts[0], tuple(parts[1:])
-        return blank_after.view(self.shape)
+        return torch.where(grows, blank_after.index_select(0, self.of), 0.0).view(self.shape)
 
-    def log_probs(self, frames: Tensor) -> Tensor:
-        """joint_encoded of some frames [B, W, H] -> log_probs [B, W, K, V]."""
-        return self.model.joint(frames.unsqueeze(2), self.predicted.view(*self.shape, -1).unsqueeze(1))
+    def _names(
+        self, prefixes: Prefixes, slots: Tensor, before: Tensor, tokens: Tensor, grows: Tensor
+    ) -> Tensor:
+        """[B * K], as ``longer`` makes them: equal for prefixes after which the predictor says the same."""
+        if self.knows_all:
+            return prefixes.ids[0].flatten()
+        names = tokens
+        for part in self.state:
+            for column in part.flatten(1).index_select(0, before).unbind(1):
+                names = longer(names, column)
+        return torch.where(grows, names, self.names.index_select(0, slots))
+
+    def _choose(self, is_out: Tensor, grows: Tensor) -> Tensor:
+        """A slot [N] for each text; which of them each slot has is in ``of``."""
+        # A slot that is out of the search has what the first of its utterance has. One that grew comes before others.
+        stand_in = torch.where(is_out, self.first, self.slots)
+        names = longer(self.names, self.utterance).index_select(0, stand_in)
+        names, self.of = torch.unique(names, return_inverse=True)
+        order = torch.add(self.slots, grows, alpha=len(grows)).index_select(0, stand_in)
+        return torch.zeros_like(names).scatter_reduce_(0, self.of, order, "amax") % len(grows)

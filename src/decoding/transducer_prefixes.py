@@ -48,32 +48,32 @@ class Frames(NamedTuple):
     """What the joiner says after each prefix in W frames of each utterance (or in one: without that dimension)."""
 
     parent: Tensor  # [B, K] slot of the prefix without its last token; any where the beam has it not
-    arc: Tensor  # [B, W, K] log probability of the last token after that prefix; NEVER where the beam has it not
-    blank: Tensor  # [B, W, K] log probability of the blank
-    tokens: (
-        Tensor  # [B, W, K, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
-    )
+    arc: Tensor  # [B, K, W] log probability of the last token after that prefix; NEVER where the beam has it not
+    blank: Tensor  # [B, K, W] log probability of the blank
+    # [B, K, W, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
+    tokens: Tensor
 
     @classmethod
     def of(cls, log_probs: Tensor, prefixes: Prefixes, blank: int, nothing: Nothing) -> Frames:
-        """log_probs [B, W, K, V], which are written to."""
+        """log_probs [B, K, W, V], which are written to."""
         name, parent_name, last = prefixes.ids.unbind()
+        W, V = log_probs.shape[2:]
         has_parent, parent = find_parents(name, parent_name)
-        has_parent = has_parent.unsqueeze(1)
-        flat = log_probs.flatten(2)
-        merged = torch.add(last, parent, alpha=log_probs.size(3)).unsqueeze(1)
-        arc = flat.gather(2, merged.expand(-1, log_probs.size(1), -1))
-        arc = torch.where(has_parent, arc, nothing.mass)
+        has_parent = has_parent.unsqueeze(2)
+        flat = log_probs.flatten(1)
+        frames = torch.arange(0, W * V, V, device=last.device)
+        merged = torch.add(last, parent, alpha=W * V).unsqueeze(2) + frames  # [B, K, W] places of the arcs
+        arc = torch.where(has_parent, flat.gather(1, merged.flatten(1)).view(merged.shape), nothing.mass)
         blanks = log_probs[..., blank].clone()
         log_probs[..., blank] = NEVER
-        merged = merged.masked_fill_(~has_parent, blank)
-        flat.scatter_(2, merged.expand(-1, log_probs.size(1), -1), NEVER)
-        return cls(parent, arc, blanks, flat.view(log_probs.shape))
+        merged = torch.where(has_parent, merged, blank)
+        flat.scatter_(1, merged.flatten(1), NEVER)
+        return cls(parent, arc, blanks, log_probs)
 
     def at(self, offset: Tensor) -> Frames:
         """One frame of each utterance, [B]."""
         rows = torch.arange(len(offset), device=offset.device)
-        return Frames(self.parent, *(part[rows, offset] for part in self[1:]))
+        return Frames(self.parent, *(part[rows, :, offset] for part in self[1:]))
 
 
 def next_change(
@@ -86,24 +86,25 @@ def next_change(
     which such a token is what made its prefix probable is a change, too: it is that token's time.
     """
     parent, arc, blank, tokens = frames
-    leaving = zip(blank.unbind(1), (arc + blank).unbind(1), strict=True)
+    leaving = zip(blank.unbind(2), (arc + blank).unbind(2), strict=True)
     before, after, arriving = [], [prefixes.total], []
     for staying, moving in leaving:
         before.append(after[-1])
         arriving.append(before[-1].gather(1, parent) + moving)
         after.append(torch.logaddexp(before[-1] + staying, arriving[-1]))
-    before, after, arriving = (torch.stack(part, 1) for part in (before, after[1:], arriving))
-    fused = prefixes.fused.unsqueeze(1)
-    best_token = (tokens if fusion is None else tokens + fusion.unsqueeze(1)).amax(3)
+    before, after, arriving = (torch.stack(part, 2) for part in (before, after[1:], arriving))
+    fused = prefixes.fused.unsqueeze(2)
+    best_token = (tokens if fusion is None else tokens + fusion.unsqueeze(2)).amax(3)
     grown, stayed = before + fused + best_token, after + fused
-    changes = grown >= stayed.amin(2, keepdim=True)
+    changes = grown >= stayed.amin(1, keepdim=True)
     if threshold is not None:
-        limit = stayed.amax(2, keepdim=True) - threshold
+        limit = stayed.amax(1, keepdim=True) - threshold
         changes = (changes & (grown >= limit)) | ((stayed < limit) & (after > NEVER))
-    changes = (changes | (arriving > after - LOG_2)).any(2)
+    changes = (changes | (arriving > after - LOG_2)).any(1)
     changes[:, -1] = True
     offset = changes.byte().argmax(1)
-    return offset, before.gather(1, offset[:, None, None].expand(-1, 1, before.size(2))).squeeze(1)
+    rows = torch.arange(len(offset), device=offset.device)
+    return offset, before[rows, :, offset]
 
 
 class Step(NamedTuple):

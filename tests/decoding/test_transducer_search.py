@@ -187,7 +187,7 @@ def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     token, name = torch.tensor(2), ids[0, 0, 0]
     ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
-    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 1, 2, 4).clone()
+    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 2, 1, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
     frame = Frames.of(log_probs, prefixes, 0, nothing).at(torch.tensor([0]))
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
