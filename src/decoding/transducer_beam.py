@@ -82,33 +82,35 @@ class TransducerBeamSearch:
         audio = _Audio(
             joint_encoded, encoded_lengths, FRAMES_AHEAD if S == 1 and is_cheap_to_ask(device) else 1
         )
-        steps, times = [], []
+        grew, steps, times = None, [], []
         for _ in range(T):
             if audio.is_over():
                 break
             for symbol in range(S):
-                frames = self._frames(audio, texts, prefixes, nothing)
+                blank_before, frames = self._frames(audio, texts, prefixes, nothing)
                 fusion = self.fusion.points(states, frames.tokens.size(3))
                 if symbol == 0:
+                    prefixes = prefixes.left_by(blank_before, grew)
                     offset, active = next_change(prefixes, frames, fusion, self.beam_threshold)
-                frame = frames.at(offset)
-                if symbol == 0:
+                    frame = frames.at(offset)
                     left = active + frame.blank
+                else:
+                    frame = frames.at(offset)
+                    left = prefixes.left_by(frame.blank, grew).total
                 prefixes, active, step = grow(
                     prefixes, active, left, frame, fusion, nothing, self.beam_threshold
                 )
                 steps.append(step)
                 times.append(audio.position + offset)
                 parents, tokens = step.pointers.parents, step.pointers.tokens
-                over = audio.position + offset >= encoded_lengths
-                left = prefixes.total + texts.advance(
-                    prefixes, parents, tokens, audio.frames_at(offset), over, self.blank
-                )
+                grew = tokens >= 0
+                texts.advance(prefixes, parents, tokens, times[-1] >= encoded_lengths)
                 states = self.fusion.advance(states, parents, tokens)
                 if S > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
-            prefixes = prefixes._replace(total=left)
-            audio.position = audio.position + offset + 1
+            audio.position = times[-1] + 1
+        if steps:
+            prefixes = prefixes.left_by(self._frames(audio, texts, prefixes, nothing)[0], grew)
         rank, total = prefixes.total + prefixes.fused, prefixes.total
         if (
             self.beam_threshold is not None
@@ -119,17 +121,26 @@ class TransducerBeamSearch:
         history = history_of(B, K, steps, times)
         return history.hypotheses(score, total, has_scorers=bool(self.scorers))
 
-    def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
-        """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
-        log_probs = texts.model.joint(audio.ahead(texts.rows), texts.predicted.unsqueeze(1))
+    def _frames(
+        self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing
+    ) -> tuple[Tensor, Frames]:
+        """log P [B, K] of a blank in the frame before, and what may happen in the next ones.
+
+        Beyond an utterance's end that is a sure blank.
+        """
+        log_probs = texts.model.joint(audio.around(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
+        blank_before, log_probs = log_probs[:, 0, self.blank], log_probs[:, 1:]
         ended = audio.ended(texts.rows)
         if ended is not None:
             sure = torch.full_like(log_probs[0, 0], NEVER)
             sure[self.blank] = 0.0
             log_probs = torch.where(ended.unsqueeze(2), sure, log_probs)
-        log_probs = log_probs.index_select(0, texts.of).unflatten(0, prefixes.total.shape)
-        return Frames.of(log_probs, prefixes, self.blank, nothing)
+        blank_before, log_probs = (
+            part.index_select(0, texts.of).unflatten(0, prefixes.total.shape)
+            for part in (blank_before, log_probs)
+        )
+        return blank_before, Frames.of(log_probs, prefixes, self.blank, nothing)
 
 
 class _Audio:
@@ -141,24 +152,21 @@ class _Audio:
         device = joint_encoded.device
         self.position = torch.zeros(B, dtype=torch.long, device=device)
         self.first = self.T * torch.arange(B, device=device)
-        self.next = torch.arange(frames_ahead, device=device)
+        self.around_it = torch.arange(-1, frames_ahead, device=device)
 
-    def ahead(self, rows: Tensor) -> Tensor:
-        """The next frames of some utterances [N], [N, W, H]; any beyond the end."""
-        places = (self.position[:, None] + self.next).clamp_max_(self.T - 1) + self.first[:, None]
+    def around(self, rows: Tensor) -> Tensor:
+        """The frame before and the next ones of some utterances [N], [N, 1 + W, H]; any where there is none."""
+        places = (self.position[:, None] + self.around_it).clamp_(0, self.T - 1) + self.first[:, None]
         places = places.index_select(0, rows)
         return self.flat.index_select(0, places.flatten()).view(*places.shape, -1)
-
-    def frames_at(self, offset: Tensor) -> Tensor:
-        """One of them, [B, H]."""
-        return self.flat.index_select(0, (self.position + offset).clamp_max_(self.T - 1) + self.first)
 
     def ended(self, rows: Tensor) -> Tensor | None:
         """Which of them [N, W] are beyond the end; None: none is."""
         left = self.lengths - self.position
-        if is_cheap_to_ask(left.device) and int(left.min()) >= len(self.next):
+        ahead = self.around_it[1:]
+        if is_cheap_to_ask(left.device) and int(left.min()) >= len(ahead):
             return None
-        return self.next >= left.index_select(0, rows)[:, None]
+        return ahead >= left.index_select(0, rows)[:, None]
 
     def is_over(self) -> bool:
         """Whether all frames are known to have been searched in."""
@@ -187,36 +195,29 @@ class _Texts:
         self.names = begin  # [B * K] of what the predictor knows
         self.knows_all = any(part.is_floating_point() for part in state)
 
-    def advance(
-        self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, frame: Tensor, over: Tensor, blank: int
-    ) -> Tensor:
+    def advance(self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, over: Tensor) -> None:
         """The prefixes are those at ``parents`` [B, K] followed by ``tokens`` (-1: unchanged).
 
-        over: [B] utterances that had ended before. Returns the log probability [B, K] of a blank after the prefixes that grew,
-        in a frame [B, H]; 0 for the others.
+        over: [B] which utterances had ended before.
         """
         slots, tokens = parents.flatten() + self.first, tokens.flatten()
-        before, grows = self.of.index_select(0, slots), tokens >= 0
-        texts = self.slots
+        before = self.of.index_select(0, slots)
         if is_cheap_to_ask(tokens.device):
+            grows = tokens >= 0
             self.names = self._names(prefixes, slots, before, tokens, grows)
-            texts = self._choose((prefixes.total == NEVER).logical_or_(over[:, None]).flatten(), grows)
+            texts = self._choose(((prefixes.total == NEVER) | over[:, None]).flatten(), grows)
             before, tokens = before.index_select(0, texts), tokens.index_select(0, texts)
             self.rows = self.utterance.index_select(0, texts)
         parts = [part.index_select(0, before) for part in (self.predicted, *self.state)]
-        blank_after = torch.zeros_like(parts[0][:, 0])
         at = touched(tokens)
         if len(at):
-            token = tokens.take(at)
+            token = tokens.index_select(0, at)
             old = [part.index_select(0, at) for part in parts]
             predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
             is_new = token[:, None] >= 0
             for part, then, now in zip(parts, old, (predicted, *state), strict=True):
                 part.index_copy_(0, at, torch.where(is_new, now, then))
-            log_probs = self.model.joint(frame.index_select(0, self.rows.take(at)), predicted)
-            blank_after[at] = log_probs[:, blank].to(blank_after)
         self.predicted, self.state = parts[0], tuple(parts[1:])
-        return torch.where(grows, blank_after.index_select(0, self.of), 0.0).view(self.shape)
 
     def _names(
         self, prefixes: Prefixes, slots: Tensor, before: Tensor, tokens: Tensor, grows: Tensor

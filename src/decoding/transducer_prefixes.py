@@ -34,6 +34,12 @@ class Prefixes(NamedTuple):
         ids = torch.stack([name, parent_name, torch.full_like(name, blank)])
         return cls(total, torch.zeros_like(total), ids)
 
+    def left_by(self, blank: Tensor, grew: Tensor | None) -> Prefixes:
+        """Those that grew [B, K] (None: none) have left the frame by a blank, too, with a log probability [B, K]."""
+        if grew is None:
+            return self
+        return self._replace(total=self.total + torch.where(grew, blank, 0.0))
+
 
 class Nothing:
     """What stands for nothing: a mass of 0, no token, and the ids of slots without a prefix."""
