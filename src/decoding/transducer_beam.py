@@ -30,6 +30,7 @@ from src.decoding.transducer_greedy import Transducer
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
 
 FRAMES_AHEAD = 4
+APART = 2**40 + 1  # between the names of utterances
 
 
 class TransducerBeamSearch:
@@ -76,7 +77,7 @@ class TransducerBeamSearch:
         K, S, device = self.beam_size, self.max_symbols_per_frame, joint_encoded.device
         require_lengths(encoded_lengths, T)
         prefixes = Prefixes.empty(B, K, self.blank, device)
-        nothing = Nothing(prefixes)
+        nothing = Nothing(prefixes, self.blank)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
         audio = _Audio(
@@ -104,11 +105,11 @@ class TransducerBeamSearch:
                 times.append(audio.position + offset)
                 parents, tokens = step.pointers.parents, step.pointers.tokens
                 grew = tokens >= 0
-                texts.advance(prefixes, parents, tokens, times[-1] >= encoded_lengths)
+                texts.advance(prefixes, parents, tokens, grew, times[-1] >= encoded_lengths)
                 states = self.fusion.advance(states, parents, tokens)
                 if S > 1 and is_cheap_to_ask(device) and not (active > NEVER).any():
                     break
-            audio.position = times[-1] + 1
+            audio.move(times[-1] + 1)
         if steps:
             prefixes = prefixes.left_by(self._frames(audio, texts, prefixes, nothing)[0], grew)
         rank, total = prefixes.total + prefixes.fused, prefixes.total
@@ -128,19 +129,19 @@ class TransducerBeamSearch:
 
         Beyond an utterance's end that is a sure blank.
         """
-        log_probs = texts.model.joint(audio.around(texts.rows), texts.predicted.unsqueeze(1))
+        log_probs = texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
-        blank_before, log_probs = log_probs[:, 0, self.blank], log_probs[:, 1:]
+        blank = log_probs[..., self.blank].clone()
+        log_probs[..., self.blank] = NEVER
         ended = audio.ended(texts.rows)
         if ended is not None:
-            sure = torch.full_like(log_probs[0, 0], NEVER)
-            sure[self.blank] = 0.0
-            log_probs = torch.where(ended.unsqueeze(2), sure, log_probs)
-        blank_before, log_probs = (
+            blank = blank.masked_fill_(ended, 0.0)
+            log_probs.masked_fill_(ended.unsqueeze(2), NEVER)
+        blank, log_probs = (
             part.index_select(0, texts.of).unflatten(0, prefixes.total.shape)
-            for part in (blank_before, log_probs)
+            for part in (blank, log_probs[:, 1:])
         )
-        return blank_before, Frames.of(log_probs, prefixes, self.blank, nothing)
+        return blank[..., 0], Frames.of(log_probs, blank[..., 1:], prefixes, nothing)
 
 
 class _Audio:
@@ -148,29 +149,32 @@ class _Audio:
 
     def __init__(self, joint_encoded: Tensor, lengths: Tensor, frames_ahead: int) -> None:
         self.flat, self.lengths = joint_encoded.flatten(0, 1), lengths
-        B, self.T, _ = joint_encoded.shape
+        B, T, _ = joint_encoded.shape
         device = joint_encoded.device
         self.position = torch.zeros(B, dtype=torch.long, device=device)
-        self.first = self.T * torch.arange(B, device=device)
-        self.around_it = torch.arange(-1, frames_ahead, device=device)
+        self.first = T * torch.arange(B, device=device)
+        self.around = torch.arange(-1, frames_ahead, device=device)
+        self.ahead, self.left = frames_ahead, lengths  # W; [B] frames
 
-    def around(self, rows: Tensor) -> Tensor:
+    def look(self, rows: Tensor) -> Tensor:
         """The frame before and the next ones of some utterances [N], [N, 1 + W, H]; any where there is none."""
-        places = (self.position[:, None] + self.around_it).clamp_(0, self.T - 1) + self.first[:, None]
-        places = places.index_select(0, rows)
+        places = (self.position + self.first).index_select(0, rows)[:, None] + self.around
+        places = places.clamp_(0, len(self.flat) - 1)
         return self.flat.index_select(0, places.flatten()).view(*places.shape, -1)
 
+    def move(self, position: Tensor) -> None:
+        """Every utterance to a frame [B]."""
+        self.position, self.left = position, self.lengths - position
+
     def ended(self, rows: Tensor) -> Tensor | None:
-        """Which of them [N, W] are beyond the end; None: none is."""
-        left = self.lengths - self.position
-        ahead = self.around_it[1:]
-        if is_cheap_to_ask(left.device) and int(left.min()) >= len(ahead):
+        """Which of the frames of ``look`` [N, 1 + W] are beyond the end; None: none is."""
+        if is_cheap_to_ask(self.left.device) and int(self.left.min()) >= self.ahead:
             return None
-        return ahead >= left.index_select(0, rows)[:, None]
+        return self.around >= self.left.index_select(0, rows)[:, None]
 
     def is_over(self) -> bool:
         """Whether all frames are known to have been searched in."""
-        return is_cheap_to_ask(self.lengths.device) and not bool((self.position < self.lengths).any())
+        return is_cheap_to_ask(self.left.device) and int(self.left.max()) <= 0
 
 
 class _Texts:
@@ -192,50 +196,52 @@ class _Texts:
             self.slots,
             self.utterance,
         )  # [B * K] text of each slot; [N] utterance of each text
-        self.names = begin  # [B * K] of what the predictor knows
+        self.names = APART * self.utterance  # [B * K] of what the predictor knows
         self.knows_all = any(part.is_floating_point() for part in state)
 
-    def advance(self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, over: Tensor) -> None:
-        """The prefixes are those at ``parents`` [B, K] followed by ``tokens`` (-1: unchanged).
+    def advance(
+        self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, grew: Tensor, over: Tensor
+    ) -> None:
+        """The prefixes are those at ``parents`` [B, K] followed by ``tokens`` (-1: unchanged, [B, K] ``grew``: not).
 
         over: [B] which utterances had ended before.
         """
-        slots, tokens = parents.flatten() + self.first, tokens.flatten()
+        slots, tokens, is_cheap = parents.flatten() + self.first, tokens.flatten(), is_cheap_to_ask(tokens.device)
         before = self.of.index_select(0, slots)
-        if is_cheap_to_ask(tokens.device):
-            grows = tokens >= 0
-            self.names = self._names(prefixes, slots, before, tokens, grows)
-            texts = self._choose(((prefixes.total == NEVER) | over[:, None]).flatten(), grows)
+        if is_cheap:
+            self.names = self._names(prefixes, slots, before, tokens, grew.flatten())
+            texts = self._choose(((prefixes.total == NEVER) | over[:, None]).flatten())
             before, tokens = before.index_select(0, texts), tokens.index_select(0, texts)
             self.rows = self.utterance.index_select(0, texts)
-        parts = [part.index_select(0, before) for part in (self.predicted, *self.state)]
+        self.predicted = self.predicted.index_select(0, before)
+        self.state = tuple(part.index_select(0, before) for part in self.state)
         at = touched(tokens)
         if len(at):
             token = tokens.index_select(0, at)
-            old = [part.index_select(0, at) for part in parts]
-            predicted, state = self.model.predict(token.clamp_min(0), tuple(old[1:]))
-            is_new = token[:, None] >= 0
-            for part, then, now in zip(parts, old, (predicted, *state), strict=True):
-                part.index_copy_(0, at, torch.where(is_new, now, then))
-        self.predicted, self.state = parts[0], tuple(parts[1:])
+            old = self.predicted, *self.state
+            new = self.model.predict(
+                token.clamp_min(0), tuple(part.index_select(0, at) for part in self.state)
+            )
+            for part, now in zip(old, (new[0], *new[1]), strict=True):
+                if not is_cheap:  # there it is every slot
+                    now = torch.where(token[:, None] >= 0, now, part)
+                part.index_copy_(0, at, now)
 
     def _names(
         self, prefixes: Prefixes, slots: Tensor, before: Tensor, tokens: Tensor, grows: Tensor
     ) -> Tensor:
-        """[B * K], as ``longer`` makes them: equal for prefixes after which the predictor says the same."""
+        """[B * K], as ``longer`` makes them: equal for prefixes of an utterance after which the predictor says the same."""
         if self.knows_all:
-            return prefixes.ids[0].flatten()
-        names = tokens
+            return torch.add(prefixes.ids[0].flatten(), self.utterance, alpha=APART)
+        names = torch.add(tokens, self.utterance, alpha=APART)
         for part in self.state:
             for column in part.flatten(1).index_select(0, before).unbind(1):
                 names = longer(names, column)
         return torch.where(grows, names, self.names.index_select(0, slots))
 
-    def _choose(self, is_out: Tensor, grows: Tensor) -> Tensor:
+    def _choose(self, is_out: Tensor) -> Tensor:
         """A slot [N] for each text; which of them each slot has is in ``of``."""
-        # A slot that is out of the search has what the first of its utterance has. One that grew comes before others.
+        # A slot that is out of the search has what the first of its utterance has.
         stand_in = torch.where(is_out, self.first, self.slots)
-        names = longer(self.names, self.utterance).index_select(0, stand_in)
-        names, self.of = torch.unique(names, return_inverse=True)
-        order = torch.add(self.slots, grows, alpha=len(grows)).index_select(0, stand_in)
-        return torch.zeros_like(names).scatter_reduce_(0, self.of, order, "amax") % len(grows)
+        names, self.of = torch.unique(self.names.index_select(0, stand_in), return_inverse=True)
+        return names.scatter_(0, self.of, stand_in)

@@ -44,8 +44,8 @@ class Prefixes(NamedTuple):
 class Nothing:
     """What stands for nothing: a mass of 0, no token, and the ids of slots without a prefix."""
 
-    def __init__(self, prefixes: Prefixes) -> None:
-        ids = prefixes.ids
+    def __init__(self, prefixes: Prefixes, blank: int) -> None:
+        ids, self.blank = prefixes.ids, blank
         self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
         self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
 
@@ -60,26 +60,29 @@ class Frames(NamedTuple):
     tokens: Tensor
 
     @classmethod
-    def of(cls, log_probs: Tensor, prefixes: Prefixes, blank: int, nothing: Nothing) -> Frames:
-        """log_probs [B, K, W, V], which are written to."""
+    def of(cls, tokens: Tensor, blank: Tensor, prefixes: Prefixes, nothing: Nothing) -> Frames:
+        """log P of the tokens [B, K, W, V] (of the blank: NEVER), which is written to; of the blank [B, K, W]."""
         name, parent_name, last = prefixes.ids.unbind()
-        W, V = log_probs.shape[2:]
+        W, V = tokens.shape[2:]
         has_parent, parent = find_parents(name, parent_name)
         has_parent = has_parent.unsqueeze(2)
-        flat = log_probs.flatten(1)
-        frames = torch.arange(0, W * V, V, device=last.device)
-        merged = torch.add(last, parent, alpha=W * V).unsqueeze(2) + frames  # [B, K, W] places of the arcs
-        arc = torch.where(has_parent, flat.gather(1, merged.flatten(1)).view(merged.shape), nothing.mass)
-        blanks = log_probs[..., blank].clone()
-        log_probs[..., blank] = NEVER
-        merged = torch.where(has_parent, merged, blank)
-        flat.scatter_(1, merged.flatten(1), NEVER)
-        return cls(parent, arc, blanks, log_probs)
+        flat = tokens.flatten(1)
+        places = torch.add(last, parent, alpha=W * V).unsqueeze(2) + torch.arange(0, W * V, V, device=last.device)
+        merged = torch.where(has_parent, places, nothing.blank)  # [B, K, W]; where there is no arc, a blank's place
+        places = merged.flatten(1)
+        arc = flat.gather(1, places).view(merged.shape)
+        flat.scatter_(1, places, NEVER)
+        return cls(parent, arc, blank, tokens)
 
     def at(self, offset: Tensor) -> Frames:
         """One frame of each utterance, [B]."""
-        rows = torch.arange(len(offset), device=offset.device)
-        return Frames(self.parent, *(part[rows, :, offset] for part in self[1:]))
+        return Frames(self.parent, pick(self.arc, offset), pick(self.blank, offset), pick(self.tokens, offset))
+
+
+def pick(part: Tensor, offset: Tensor) -> Tensor:
+    """[B, K, W, ...] at a frame [B] of each utterance: [B, K, ...]."""
+    places = offset.view(-1, *[1] * (part.ndim - 1)).expand(-1, part.size(1), 1, *part.shape[3:])
+    return part.gather(2, places).squeeze(2)
 
 
 def next_change(
@@ -93,15 +96,17 @@ def next_change(
     """
     parent, arc, blank, tokens = frames
     leaving = zip(blank.unbind(2), (arc + blank).unbind(2), strict=True)
-    before, after, arriving = [], [prefixes.total], []
+    after, arriving = [prefixes.total], []
     for staying, moving in leaving:
-        before.append(after[-1])
-        arriving.append(before[-1].gather(1, parent) + moving)
-        after.append(torch.logaddexp(before[-1] + staying, arriving[-1]))
-    before, after, arriving = (torch.stack(part, 2) for part in (before, after[1:], arriving))
-    fused = prefixes.fused.unsqueeze(2)
-    best_token = (tokens if fusion is None else tokens + fusion.unsqueeze(2)).amax(3)
-    grown, stayed = before + fused + best_token, after + fused
+        arriving.append(after[-1].gather(1, parent) + moving)
+        after.append(torch.logaddexp(after[-1] + staying, arriving[-1]))
+    masses, arriving = torch.stack(after, 2), torch.stack(arriving, 2)
+    before, after = masses[..., :-1], masses[..., 1:]
+    if fusion is None:
+        grown, stayed = before + tokens.amax(3), after
+    else:
+        fused = prefixes.fused.unsqueeze(2)
+        grown, stayed = before + fused + (tokens + fusion.unsqueeze(2)).amax(3), after + fused
     changes = grown >= stayed.amin(1, keepdim=True)
     if threshold is not None:
         limit = stayed.amax(1, keepdim=True) - threshold
@@ -109,8 +114,7 @@ def next_change(
     changes = (changes | (arriving > after - LOG_2)).any(1)
     changes[:, -1] = True
     offset = changes.byte().argmax(1)
-    rows = torch.arange(len(offset), device=offset.device)
-    return offset, before[rows, :, offset]
+    return offset, pick(before, offset)
 
 
 class Step(NamedTuple):
@@ -149,22 +153,23 @@ def grow(
     staying_on = arriving + blank
     left = torch.logaddexp(left, staying_on)
 
-    mass = torch.cat([left, (active.unsqueeze(2) + tokens).flatten(1)], 1)
+    # In the place of the blank: not growing.
+    mass = active.unsqueeze(2) + tokens
+    mass[..., nothing.blank] = left
     if fusion is None:
-        total, best = mass.topk(K, dim=1)
+        total, best = mass.flatten(1).topk(K, dim=1)
         rank = total
     else:
-        added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
-        rank, best = (mass + added).topk(K, dim=1)
-        total, fused = mass.gather(1, best), added.gather(1, best)
+        added = fused.unsqueeze(2) + fusion
+        added[..., nothing.blank] = fused
+        rank, best = (mass + added).flatten(1).topk(K, dim=1)
+        total, fused = mass.flatten(1).gather(1, best), added.flatten(1).gather(1, best)
     if threshold is not None:
         total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
     is_dead = total == NEVER
-    pair = best - K
-    is_pair = pair >= 0
-    is_new = is_pair & ~is_dead
-    parents = torch.where(is_pair, pair // V, best)
-    token = torch.where(is_new, pair % V, nothing.token)
+    parents, token = best // V, best % V
+    is_new = (token != nothing.blank) & ~is_dead
+    token = torch.where(is_new, token, nothing.token)
     old = ids.gather(2, parents.expand_as(ids))
     new = torch.stack([longer(old[0], token), old[0], token])
     step = Step(Pointers(parents, token, parent, ids[2], staying_on, left), active, arriving, total)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from src.decoding import Hotwords, LengthBonus, TransducerBeamSearch, TransducerGreedySearch, transducer_beam
 from src.decoding.prefix_names import longer
+from src.decoding.settings import NEVER
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow
 from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
@@ -183,13 +184,13 @@ def test_looking_ahead_changes_nothing(monkeypatch, scorers, threshold):
 def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     cpu = torch.device("cpu")
     start = Prefixes.empty(1, 2, 0, cpu)
-    nothing, ids = Nothing(start), start.ids.clone()
+    nothing, ids = Nothing(start, 0), start.ids.clone()
     token, name = torch.tensor(2), ids[0, 0, 0]
     ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
-    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 2, 1, 4).clone()
+    tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(1, 2, 1, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
-    frame = Frames.of(log_probs, prefixes, 0, nothing).at(torch.tensor([0]))
+    frame = Frames.of(tokens, torch.zeros(1, 2, 1), prefixes, nothing).at(torch.tensor([0]))
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
     assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
     assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
