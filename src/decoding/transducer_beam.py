@@ -88,10 +88,10 @@ class TransducerBeamSearch:
             if audio.is_over():
                 break
             for symbol in range(S):
-                blank_before, frames = self._frames(audio, texts, prefixes, nothing)
-                fusion = self.fusion.points(states, frames.tokens.size(3))
+                frames = self._frames(audio, texts, prefixes, nothing)
+                fusion = self.fusion.points(states, frames.tokens.size(2))
                 if symbol == 0:
-                    prefixes = prefixes.left_by(blank_before, grew)
+                    prefixes = prefixes.left_by(frames.blank_before, grew)
                     offset, active = next_change(prefixes, frames, fusion, self.beam_threshold)
                     frame = frames.at(offset)
                     left = active + frame.blank
@@ -111,7 +111,7 @@ class TransducerBeamSearch:
                     break
             audio.move(times[-1] + 1)
         if steps:
-            prefixes = prefixes.left_by(self._frames(audio, texts, prefixes, nothing)[0], grew)
+            prefixes = prefixes.left_by(self._frames(audio, texts, prefixes, nothing).blank_before, grew)
         rank, total = prefixes.total + prefixes.fused, prefixes.total
         if (
             self.beam_threshold is not None
@@ -122,13 +122,8 @@ class TransducerBeamSearch:
         history = history_of(B, K, steps, times)
         return history.hypotheses(score, total, has_scorers=bool(self.scorers))
 
-    def _frames(
-        self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing
-    ) -> tuple[Tensor, Frames]:
-        """log P [B, K] of a blank in the frame before, and what may happen in the next ones.
-
-        Beyond an utterance's end that is a sure blank.
-        """
+    def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
+        """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
         log_probs = texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
         blank = log_probs[..., self.blank].clone()
@@ -137,11 +132,7 @@ class TransducerBeamSearch:
         if ended is not None:
             blank = blank.masked_fill_(ended, 0.0)
             log_probs.masked_fill_(ended.unsqueeze(2), NEVER)
-        blank, log_probs = (
-            part.index_select(0, texts.of).unflatten(0, prefixes.total.shape)
-            for part in (blank, log_probs[:, 1:])
-        )
-        return blank[..., 0], Frames.of(log_probs, blank[..., 1:], prefixes, nothing)
+        return Frames(log_probs, blank, texts.of, prefixes, nothing)
 
 
 class _Audio:
@@ -206,7 +197,11 @@ class _Texts:
 
         over: [B] which utterances had ended before.
         """
-        slots, tokens, is_cheap = parents.flatten() + self.first, tokens.flatten(), is_cheap_to_ask(tokens.device)
+        slots, tokens, is_cheap = (
+            parents.flatten() + self.first,
+            tokens.flatten(),
+            is_cheap_to_ask(tokens.device),
+        )
         before = self.of.index_select(0, slots)
         if is_cheap:
             self.names = self._names(prefixes, slots, before, tokens, grew.flatten())

@@ -50,39 +50,62 @@ class Nothing:
         self.ids = torch.stack([*no_names(*ids.shape[1:], ids.device), ids[2]])
 
 
-class Frames(NamedTuple):
-    """What the joiner says after each prefix in W frames of each utterance (or in one: without that dimension)."""
+class Frame(NamedTuple):
+    """What the joiner says after each prefix in one frame of each utterance."""
 
     parent: Tensor  # [B, K] slot of the prefix without its last token; any where the beam has it not
-    arc: Tensor  # [B, K, W] log probability of the last token after that prefix; NEVER where the beam has it not
-    blank: Tensor  # [B, K, W] log probability of the blank
-    # [B, K, W, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
-    tokens: Tensor
+    arc: Tensor  # [B, K] log probability of the last token after that prefix; NEVER where the beam has it not
+    blank: Tensor  # [B, K] log probability of the blank
+    tokens: Tensor  # [B, K, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
 
-    @classmethod
-    def of(cls, tokens: Tensor, blank: Tensor, prefixes: Prefixes, nothing: Nothing) -> Frames:
-        """log P of the tokens [B, K, W, V] (of the blank: NEVER), which is written to; of the blank [B, K, W]."""
+
+class Frames:
+    """What the joiner says after each of N texts in the last frame and the next W of its utterance.
+
+    Args:
+        tokens: [N, 1 + W, V] log P of the tokens; NEVER for the blank.
+        blank: [N, 1 + W] log P of the blank.
+        of: [B * K] which of the texts each prefix is.
+        prefixes: the prefixes.
+        nothing: what stands for nothing.
+
+    Attributes: those of ``Frame``, with all next frames as their last dimension; and best [B, K, W], at least the log P
+    of the best token that leads to no other prefix; blank_before [B, K], of the blank in the last frame.
+    """
+
+    def __init__(
+        self, tokens: Tensor, blank: Tensor, of: Tensor, prefixes: Prefixes, nothing: Nothing
+    ) -> None:
         name, parent_name, last = prefixes.ids.unbind()
-        W, V = tokens.shape[2:]
-        has_parent, parent = find_parents(name, parent_name)
-        has_parent = has_parent.unsqueeze(2)
-        flat = tokens.flatten(1)
-        places = torch.add(last, parent, alpha=W * V).unsqueeze(2) + torch.arange(0, W * V, V, device=last.device)
-        merged = torch.where(has_parent, places, nothing.blank)  # [B, K, W]; where there is no arc, a blank's place
-        places = merged.flatten(1)
-        arc = flat.gather(1, places).view(merged.shape)
-        flat.scatter_(1, places, NEVER)
-        return cls(parent, arc, blank, tokens)
+        shape, (_, width, V) = name.shape, tokens.shape
+        self.has_parent, self.parent = find_parents(name, parent_name)
+        self.tokens, self.last, self.nothing = tokens, last, nothing
+        self.first = (of * width).view(shape)  # [B, K] row of flat tokens
+        self.frames = torch.arange(1, width, device=of.device)
+        rows = self.first.gather(1, self.parent).unsqueeze(2) + self.frames
+        arc = tokens.take(torch.add(last.unsqueeze(2), rows, alpha=V))
+        self.arc = torch.where(self.has_parent.unsqueeze(2), arc, nothing.mass)
+        blanks = blank.index_select(0, of).view(*shape, width)
+        self.blank_before, self.blank = blanks[..., 0], blanks[..., 1:]
 
-    def at(self, offset: Tensor) -> Frames:
-        """One frame of each utterance, [B]."""
-        return Frames(self.parent, pick(self.arc, offset), pick(self.blank, offset), pick(self.tokens, offset))
+    def best(self) -> Tensor:
+        """[B, K, W] at least the log P of the best token that leads to no other prefix."""
+        return self.tokens.amax(2).take(self.first.unsqueeze(2) + self.frames)
+
+    def at(self, offset: Tensor) -> Frame:
+        """One of the next frames of each utterance, [B]."""
+        rows = self.first + (offset + 1).unsqueeze(1)
+        tokens = self.tokens.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
+        merged = torch.add(self.last, self.parent, alpha=tokens.size(2))
+        # In the place of the first one's blank there is nothing anyway.
+        merged = torch.where(self.has_parent, merged, self.nothing.blank)
+        tokens.flatten(1).scatter_(1, merged, NEVER)
+        return Frame(self.parent, pick(self.arc, offset), pick(self.blank, offset), tokens)
 
 
 def pick(part: Tensor, offset: Tensor) -> Tensor:
-    """[B, K, W, ...] at a frame [B] of each utterance: [B, K, ...]."""
-    places = offset.view(-1, *[1] * (part.ndim - 1)).expand(-1, part.size(1), 1, *part.shape[3:])
-    return part.gather(2, places).squeeze(2)
+    """[B, K, W] at a frame [B] of each utterance: [B, K]."""
+    return part.gather(2, offset.view(-1, 1, 1).expand(-1, part.size(1), 1)).squeeze(2)
 
 
 def next_change(
@@ -94,7 +117,7 @@ def next_change(
     Until then blanks and tokens that lead from one prefix of the beam to another are all that happens. A frame in
     which such a token is what made its prefix probable is a change, too: it is that token's time.
     """
-    parent, arc, blank, tokens = frames
+    parent, arc, blank = frames.parent, frames.arc, frames.blank
     leaving = zip(blank.unbind(2), (arc + blank).unbind(2), strict=True)
     after, arriving = [prefixes.total], []
     for staying, moving in leaving:
@@ -103,10 +126,11 @@ def next_change(
     masses, arriving = torch.stack(after, 2), torch.stack(arriving, 2)
     before, after = masses[..., :-1], masses[..., 1:]
     if fusion is None:
-        grown, stayed = before + tokens.amax(3), after
+        grown, stayed = before + frames.best(), after
     else:
         fused = prefixes.fused.unsqueeze(2)
-        grown, stayed = before + fused + (tokens + fusion.unsqueeze(2)).amax(3), after + fused
+        best = frames.best() + fusion.amax(2, keepdim=True)
+        grown, stayed = before + fused + best, after + fused
     changes = grown >= stayed.amin(1, keepdim=True)
     if threshold is not None:
         limit = stayed.amax(1, keepdim=True) - threshold
@@ -130,7 +154,7 @@ def grow(
     prefixes: Prefixes,
     active: Tensor,
     left: Tensor,
-    frame: Frames,
+    frame: Frame,
     fusion: Tensor | None,
     nothing: Nothing,
     threshold: float | None,

@@ -188,9 +188,9 @@ def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     token, name = torch.tensor(2), ids[0, 0, 0]
     ids[:, 0, 1] = torch.stack([longer(name, token), name, token])  # slot 1: the text of token 2
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
-    tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(1, 2, 1, 4).clone()
+    tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(2, 2, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
-    frame = Frames.of(tokens, torch.zeros(1, 2, 1), prefixes, nothing).at(torch.tensor([0]))
+    frame = Frames(tokens, torch.zeros(2, 2), torch.arange(2), prefixes, nothing).at(torch.tensor([0]))
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
     assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
     assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
