@@ -85,7 +85,7 @@ class TransducerBeamSearch:
         )
         grew, steps, times = None, [], []
         for _ in range(T):
-            if audio.is_over():
+            if audio.is_over:
                 break
             for symbol in range(S):
                 frames = self._frames(audio, texts, prefixes, nothing)
@@ -126,7 +126,7 @@ class TransducerBeamSearch:
         """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
         log_probs = texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
-        blank = log_probs[..., self.blank].clone()
+        blank = log_probs[..., self.blank].double()
         log_probs[..., self.blank] = NEVER
         ended = audio.ended(texts.rows)
         if ended is not None:
@@ -144,8 +144,9 @@ class _Audio:
         device = joint_encoded.device
         self.position = torch.zeros(B, dtype=torch.long, device=device)
         self.first = T * torch.arange(B, device=device)
-        self.around = torch.arange(-1, frames_ahead, device=device)
-        self.ahead, self.left = frames_ahead, lengths  # W; [B] frames
+        self.around, self.ahead = torch.arange(-1, frames_ahead, device=device), frames_ahead
+        self.is_over = self.is_inside = False  # whether all utterances are known to be over, none to be so soon
+        self.move(self.position)
 
     def look(self, rows: Tensor) -> Tensor:
         """The frame before and the next ones of some utterances [N], [N, 1 + W, H]; any where there is none."""
@@ -155,17 +156,16 @@ class _Audio:
 
     def move(self, position: Tensor) -> None:
         """Every utterance to a frame [B]."""
-        self.position, self.left = position, self.lengths - position
+        self.position, self.left = position, self.lengths - position  # [B] frames that are left
+        if is_cheap_to_ask(position.device):
+            left = self.left.tolist()
+            self.is_over, self.is_inside = max(left, default=0) <= 0, min(left, default=0) >= self.ahead
 
     def ended(self, rows: Tensor) -> Tensor | None:
         """Which of the frames of ``look`` [N, 1 + W] are beyond the end; None: none is."""
-        if is_cheap_to_ask(self.left.device) and int(self.left.min()) >= self.ahead:
+        if self.is_inside:
             return None
         return self.around >= self.left.index_select(0, rows)[:, None]
-
-    def is_over(self) -> bool:
-        """Whether all frames are known to have been searched in."""
-        return is_cheap_to_ask(self.left.device) and int(self.left.max()) <= 0
 
 
 class _Texts:

@@ -83,14 +83,14 @@ class Frames:
         self.first = (of * width).view(shape)  # [B, K] row of flat tokens
         self.frames = torch.arange(1, width, device=of.device)
         rows = self.first.gather(1, self.parent).unsqueeze(2) + self.frames
-        arc = tokens.take(torch.add(last.unsqueeze(2), rows, alpha=V))
+        arc = tokens.take(torch.add(last.unsqueeze(2), rows, alpha=V)).double()
         self.arc = torch.where(self.has_parent.unsqueeze(2), arc, nothing.mass)
         blanks = blank.index_select(0, of).view(*shape, width)
         self.blank_before, self.blank = blanks[..., 0], blanks[..., 1:]
 
     def best(self) -> Tensor:
         """[B, K, W] at least the log P of the best token that leads to no other prefix."""
-        return self.tokens.amax(2).take(self.first.unsqueeze(2) + self.frames)
+        return self.tokens.amax(2).double().take(self.first.unsqueeze(2) + self.frames)
 
     def at(self, offset: Tensor) -> Frame:
         """One of the next frames of each utterance, [B]."""
@@ -118,6 +118,8 @@ def next_change(
     which such a token is what made its prefix probable is a change, too: it is that token's time.
     """
     parent, arc, blank = frames.parent, frames.arc, frames.blank
+    if blank.size(2) == 1:
+        return torch.zeros_like(parent[:, 0]), prefixes.total
     leaving = zip(blank.unbind(2), (arc + blank).unbind(2), strict=True)
     after, arriving = [prefixes.total], []
     for staying, moving in leaving:

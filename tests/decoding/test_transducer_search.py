@@ -190,7 +190,7 @@ def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
     tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(2, 2, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
-    frame = Frames(tokens, torch.zeros(2, 2), torch.arange(2), prefixes, nothing).at(torch.tensor([0]))
+    frame = Frames(tokens, torch.zeros(2, 2).double(), torch.arange(2), prefixes, nothing).at(torch.tensor([0]))
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
     assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
     assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
