@@ -29,7 +29,7 @@ from src.decoding.settings import (
 from src.decoding.transducer_greedy import Transducer
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
 
-FRAMES_AHEAD = 4
+FRAMES_AHEAD = 5
 APART = 2**40 + 1  # between the names of utterances
 
 
@@ -145,7 +145,9 @@ class _Audio:
         self.position = torch.zeros(B, dtype=torch.long, device=device)
         self.first = T * torch.arange(B, device=device)
         self.around, self.ahead = torch.arange(-1, frames_ahead, device=device), frames_ahead
-        self.is_over = self.is_inside = False  # whether all utterances are known to be over, none to be so soon
+        self.is_over = self.is_inside = (
+            False  # whether all utterances are known to be over, none to be so soon
+        )
         self.move(self.position)
 
     def look(self, rows: Tensor) -> Tensor:
