@@ -227,7 +227,7 @@ class _Texts:
     def _names(
         self, prefixes: Prefixes, slots: Tensor, before: Tensor, tokens: Tensor, grows: Tensor
     ) -> Tensor:
-        """[B * K], as ``longer`` makes them: equal for prefixes of an utterance after which the predictor says the same."""
+        """[B * K], as ``longer`` makes them: equal where the predictor says the same to an utterance."""
         if self.knows_all:
             return torch.add(prefixes.ids[0].flatten(), self.utterance, alpha=APART)
         names = torch.add(tokens, self.utterance, alpha=APART)
