@@ -2,7 +2,8 @@
 
 In most frames of a trained model a beam only takes blanks. So on a CPU every utterance goes at its own pace, from one
 frame in which its beam changes to the next one: the joiner is asked for some frames ahead, and what happens in those
-before the change is a few operations. The result is that of going frame by frame.
+before the change is a few operations. Prefixes that the predictor cannot tell apart are joined once. The result is that
+of going frame by frame and prefix by prefix.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from src.decoding.transducer_greedy import Transducer
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
 
 FRAMES_AHEAD = 5
-APART = 2**40 + 1  # between the names of utterances
+APART = 2**40 + 1  # between the names of utterances: the predictor's output is the same, the frames are not
 
 
 class TransducerBeamSearch:
@@ -145,9 +146,8 @@ class _Audio:
         self.position = torch.zeros(B, dtype=torch.long, device=device)
         self.first = T * torch.arange(B, device=device)
         self.around, self.ahead = torch.arange(-1, frames_ahead, device=device), frames_ahead
-        self.is_over = self.is_inside = (
-            False  # whether all utterances are known to be over, none to be so soon
-        )
+        # Whether all utterances are known to be over, and none to be so within the next W frames.
+        self.is_over = self.is_inside = False
         self.move(self.position)
 
     def look(self, rows: Tensor) -> Tensor:
@@ -185,25 +185,21 @@ class _Texts:
         self.first = self.utterance * beam_size  # [B * K] slot of its utterance
         begin = torch.zeros_like(self.slots)
         self.predicted, self.state = model.predict(begin, state)  # [N, H]; [N, ...] each
-        self.of, self.rows = (
-            self.slots,
-            self.utterance,
-        )  # [B * K] text of each slot; [N] utterance of each text
-        self.names = APART * self.utterance  # [B * K] of what the predictor knows
+        self.of = self.slots  # [B * K] text of each slot
+        self.rows = self.utterance  # [N] utterance of each text
+        self.names = APART * self.utterance  # [B * K] of what the predictor knows of each slot's prefix
+        # A state of whole numbers is what it has seen; with one of real numbers no two prefixes are alike.
         self.knows_all = any(part.is_floating_point() for part in state)
 
     def advance(
         self, prefixes: Prefixes, parents: Tensor, tokens: Tensor, grew: Tensor, over: Tensor
     ) -> None:
-        """The prefixes are those at ``parents`` [B, K] followed by ``tokens`` (-1: unchanged, [B, K] ``grew``: not).
+        """The prefixes now are those at ``parents`` [B, K] of before, and ``tokens`` after them where they ``grew``.
 
         over: [B] which utterances had ended before.
         """
-        slots, tokens, is_cheap = (
-            parents.flatten() + self.first,
-            tokens.flatten(),
-            is_cheap_to_ask(tokens.device),
-        )
+        slots, tokens = parents.flatten() + self.first, tokens.flatten()
+        is_cheap = is_cheap_to_ask(tokens.device)
         before = self.of.index_select(0, slots)
         if is_cheap:
             self.names = self._names(prefixes, slots, before, tokens, grew.flatten())

@@ -69,8 +69,9 @@ class Frames:
         prefixes: the prefixes.
         nothing: what stands for nothing.
 
-    Attributes: those of ``Frame``, with all next frames as their last dimension; and best [B, K, W], at least the log P
-    of the best token that leads to no other prefix; blank_before [B, K], of the blank in the last frame.
+    Attributes:
+        parent, arc, blank: as in ``Frame``, with the next frames as a last dimension, W.
+        blank_before: [B, K] log P of the blank in the last frame.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Frames:
         shape, (_, width, V) = name.shape, tokens.shape
         self.has_parent, self.parent = find_parents(name, parent_name)
         self.tokens, self.last, self.nothing = tokens, last, nothing
-        self.first = (of * width).view(shape)  # [B, K] row of flat tokens
+        self.first = (of * width).view(shape)  # [B, K] row of tokens [N * (1 + W), V]
         self.frames = torch.arange(1, width, device=of.device)
         rows = self.first.gather(1, self.parent).unsqueeze(2) + self.frames
         arc = tokens.take(torch.add(last.unsqueeze(2), rows, alpha=V)).double()
@@ -115,7 +116,8 @@ def next_change(
     mass [B, K] of the prefixes before it.
 
     Until then blanks and tokens that lead from one prefix of the beam to another are all that happens. A frame in
-    which such a token is what made its prefix probable is a change, too: it is that token's time.
+    which such a token is what made its prefix probable is a change, too: it is that token's time. Frames without a
+    change may be returned as well (``best`` is a bound): ``grow`` makes of them what is said here.
     """
     parent, arc, blank = frames.parent, frames.arc, frames.blank
     if blank.size(2) == 1:
@@ -179,7 +181,7 @@ def grow(
     staying_on = arriving + blank
     left = torch.logaddexp(left, staying_on)
 
-    # In the place of the blank: not growing.
+    # In the place of the blank stands what does not grow.
     mass = active.unsqueeze(2) + tokens
     mass[..., nothing.blank] = left
     if fusion is None:
