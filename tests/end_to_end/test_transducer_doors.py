@@ -98,7 +98,7 @@ def test_the_decoders_for_any_checkpoint_are_for_this_family_too(rnnt, corpus, w
     assert texts(tmp_path / "lm") == {name: transcript.text for name, transcript in expected.items()}
     assert all("scorers" in transcript.hypotheses[0].parts for transcript in expected.values())
     search = Checkpoint.open(rnnt).search(str(copied))
-    assert isinstance(search, TransducerBeamSearch) and (search.beam_size, search.beam_threshold) == (4, 10)
+    assert isinstance(search, TransducerBeamSearch) and (search.beam_size, search.beam_threshold) == (4, 7)
     door("inference.py", *where, f"save_dir={tmp_path / 'hot'}", "decoder=beam_hotwords")
     assert texts(tmp_path / "hot").keys() == spoken(corpus).keys()
 
