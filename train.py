@@ -37,6 +37,9 @@ def main(config: DictConfig) -> None:
     if trainer.processes.is_first:
         print(f"checkpoint: {checkpoint}")
         print(f"use it:     {how_to_use(trainer.config, checkpoint)}")
+        page = trainer.folder.directory / "samples" / "index.html"
+        if page.is_file():
+            print(f"samples:    {page}")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,24 @@ def _samples(recording: np.ndarray, position: int) -> np.ndarray:
     raise UserError(f"recording {position}: expected samples [N] as floats in [-1, 1], got {got}; convert it")
 
 
+def _is_for(search: Any, inputs: tuple) -> bool:
+    """Whether a search takes them: as many, and with the methods of the ``Protocol`` that it names for a model."""
+    signature = inspect.signature(search, eval_str=True)
+    try:
+        arguments = signature.bind(*inputs).arguments
+    except TypeError:
+        return False
+    kinds = [(value, signature.parameters[name].annotation) for name, value in arguments.items()]
+    # isinstance would not see the layers of a module (Python 3.12).
+    return all(
+        hasattr(value, method)
+        for value, kind in kinds
+        if getattr(kind, "_is_protocol", False)
+        for method in vars(kind)
+        if not method.startswith("_")
+    )
+
+
 @dataclass
 class Transcript:
     """What was said in one recording."""
@@ -122,13 +140,11 @@ class Recognizer:
         """Searches in what the model returned for a batch. Raises ``UserError`` for a search of another family."""
         inputs = self.model.search_inputs(outputs)
         search = self.search.search if isinstance(self.search, NBestRescoring) else self.search
-        try:
-            inspect.signature(search).bind(*inputs)
-        except TypeError:
+        if not _is_for(search, inputs):
             raise UserError(
                 f"decoder: {type(search).__name__} is no search for a {type(self.model).__name__}; "
                 "give one of its own, or a YAML with 'search_of_checkpoint: beam'"
-            ) from None
+            )
         found = self.search(*inputs)
         return [self._transcript(i, hypotheses) for i, hypotheses in zip(utterance_ids, found, strict=True)]
 

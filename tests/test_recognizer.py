@@ -10,6 +10,8 @@ import torch
 from support.constructed_transducer import ConstructedTransducer
 
 from src.decoding import (
+    AttentionBeamSearch,
+    AttentionGreedySearch,
     CTCBeamSearch,
     CTCGreedySearch,
     Hypothesis,
@@ -132,6 +134,24 @@ def test_a_search_of_another_family_is_named(search):
     model = SimpleNamespace(search_inputs=lambda outputs: (None, *outputs["frames"]), frame_s=0.04)
     with pytest.raises(UserError, match="is no search for a SimpleNamespace; give one of its own"):
         Recognizer(model, CharTextEncoder(), search).decode({"frames": (None, None)}, ["clip"])
+
+
+@pytest.mark.parametrize("kind", [AttentionGreedySearch, AttentionBeamSearch])
+def test_searches_that_take_as_much_are_told_apart_by_what_they_ask_of_a_model(kind):
+    def recognizer(model, search):
+        made = SimpleNamespace(search_inputs=lambda outputs: (model, *outputs["frames"]), frame_s=0.04)
+        return Recognizer(made, CharTextEncoder(), search)
+
+    tokens = len(CharTextEncoder().tokens)
+    frames = ConstructedTransducer.frames({}, 8, tokens, probability=0.9)
+    outputs = {"frames": (frames, torch.tensor([8]))}
+    with pytest.raises(UserError, match=f"{kind.__name__} is no search for a SimpleNamespace"):
+        recognizer(ConstructedTransducer(tokens), kind()).decode(outputs, ["clip"])
+    speller = SimpleNamespace(speller=None, remember=None, step=None, ctc_log_probs=None)
+    for search in (TransducerGreedySearch(), NBestRescoring(TransducerBeamSearch(), [])):
+        with pytest.raises(UserError, match="Transducer.*Search is no search for a SimpleNamespace"):
+            recognizer(speller, search).decode(outputs, ["clip"])
+    assert recognizer(ConstructedTransducer(tokens), TransducerBeamSearch()).decode(outputs, ["clip"])
 
 
 def test_words_of_a_search_with_a_language_model_have_times_too():

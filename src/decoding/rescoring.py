@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from src.decoding.fusion import Fusion
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import Scorer
-from src.decoding.settings import require, require_scorers
+from src.decoding.settings import require
 
 
 class NBestRescoring:
@@ -34,8 +35,7 @@ class NBestRescoring:
     def __init__(self, search: Any, scorers: Sequence[tuple[Scorer, float]]) -> None:
         fits = callable(search) and not isinstance(search, NBestRescoring)
         require(fits, "search", search, "a search that does not rescore itself; give this one all scorers")
-        require_scorers(scorers)
-        self.search, self.scorers = search, tuple(scorers)
+        self.search, self.fusion = search, Fusion(scorers)
 
     def __call__(self, *inputs: Any) -> list[list[Hypothesis]]:
         """What the search takes -> per utterance its hypotheses, best first by the new score."""
@@ -58,12 +58,9 @@ class NBestRescoring:
         same = torch.zeros(len(texts), 1, dtype=torch.long, device=device)
         total = torch.zeros(len(texts), 1, dtype=torch.float64, device=device)
         needed = int(rows.max()) + 1
-        for scorer, weight in self.scorers:
-            scorer.to(device)
-            if not weight:  # nothing times minus infinity is no number
-                continue
-            state = scorer.start(len(texts))
-            for tokens in rows.split(1, dim=1):
+        states = self.fusion.start(len(texts), 1, device)
+        for tokens in rows.split(1, dim=1):
+            for (scorer, weight), state in zip(self.fusion.scorers, states, strict=True):
                 points = scorer.score(state)
                 V = points.size(2)
                 require(
@@ -71,6 +68,5 @@ class NBestRescoring:
                 )
                 points = points.gather(2, tokens.clamp_min(0).unsqueeze(2)).squeeze(2)
                 total += weight * torch.where(tokens >= 0, points, 0.0)
-                state = scorer.advance(state, same, tokens)
-            total += weight * scorer.finish(state)
-        return total.squeeze(1).tolist()
+            states = self.fusion.advance(states, same, tokens)
+        return (total + self.fusion.finish(states)).squeeze(1).tolist()

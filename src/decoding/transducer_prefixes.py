@@ -34,46 +34,79 @@ class Prefixes(NamedTuple):
         ids = torch.stack([name, torch.full_like(name, blank)])
         return cls(total, torch.zeros_like(total), ids)
 
+    def left_by(self, blank: Tensor, grew: Tensor | None) -> Prefixes:
+        """Those that grew [B, K] (None: none) have left the frame by a blank, too, with a log probability [B, K]."""
+        if grew is None:
+            return self
+        return self._replace(total=self.total + torch.where(grew, blank, 0.0))
+
 
 class Nothing:
     """What stands for nothing: a mass of 0, no token, and the ids of slots without a prefix."""
 
-    def __init__(self, prefixes: Prefixes) -> None:
-        ids = prefixes.ids
+    def __init__(self, prefixes: Prefixes, blank: int) -> None:
+        ids, self.blank = prefixes.ids, blank
         self.mass, self.token = prefixes.total.new_tensor(NEVER), ids.new_tensor(-1)
         self.ids = torch.stack([no_names(*ids.shape[1:], ids.device), ids[1]])
 
 
-class Frames(NamedTuple):
-    """What the joiner says after each prefix in W frames of each utterance (or in one: without that dimension)."""
+class Frame(NamedTuple):
+    """What the joiner says after each prefix in one frame of each utterance."""
 
     parent: Tensor  # [B, K] slot of the prefix without its last token; any where the beam has it not
-    arc: Tensor  # [B, W, K] log probability of the last token after that prefix; NEVER where the beam has it not
-    blank: Tensor  # [B, W, K] log probability of the blank
-    tokens: (
-        Tensor  # [B, W, K, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
-    )
+    arc: Tensor  # [B, K] log probability of the last token after that prefix; NEVER where the beam has it not
+    blank: Tensor  # [B, K] log probability of the blank
+    tokens: Tensor  # [B, K, V] of the tokens; NEVER for the blank, and for those that lead to another prefix
 
-    @classmethod
-    def of(cls, log_probs: Tensor, prefixes: Prefixes, blank: int, nothing: Nothing) -> Frames:
-        """log_probs [B, W, K, V], which are written to."""
+
+class Frames:
+    """What the joiner says after each of N texts in the last frame and the next W of its utterance.
+
+    Args:
+        tokens: [N, 1 + W, V] log P of the tokens; NEVER for the blank.
+        blank: [N, 1 + W] log P of the blank.
+        of: [B * K] which of the texts each prefix is.
+        prefixes: the prefixes.
+        nothing: what stands for nothing.
+
+    Attributes:
+        parent, arc, blank: as in ``Frame``, with the next frames as a last dimension, W.
+        blank_before: [B, K] log P of the blank in the last frame.
+    """
+
+    def __init__(
+        self, tokens: Tensor, blank: Tensor, of: Tensor, prefixes: Prefixes, nothing: Nothing
+    ) -> None:
         name, last = prefixes.ids.unbind()
-        has_parent, parent = find_parents(name, last)
-        has_parent = has_parent.unsqueeze(1)
-        flat = log_probs.flatten(2)
-        merged = torch.add(last, parent, alpha=log_probs.size(3)).unsqueeze(1)
-        arc = flat.gather(2, merged.expand(-1, log_probs.size(1), -1))
-        arc = torch.where(has_parent, arc, nothing.mass)
-        blanks = log_probs[..., blank].clone()
-        log_probs[..., blank] = NEVER
-        merged = merged.masked_fill_(~has_parent, blank)
-        flat.scatter_(2, merged.expand(-1, log_probs.size(1), -1), NEVER)
-        return cls(parent, arc, blanks, flat.view(log_probs.shape))
+        shape, (_, width, V) = name.shape, tokens.shape
+        self.has_parent, self.parent = find_parents(name, last)
+        self.tokens, self.last, self.nothing = tokens, last, nothing
+        self.first = (of * width).view(shape)  # [B, K] row of tokens [N * (1 + W), V]
+        self.frames = torch.arange(1, width, device=of.device)
+        rows = self.first.gather(1, self.parent).unsqueeze(2) + self.frames
+        arc = tokens.take(torch.add(last.unsqueeze(2), rows, alpha=V)).double()
+        self.arc = torch.where(self.has_parent.unsqueeze(2), arc, nothing.mass)
+        blanks = blank.index_select(0, of).view(*shape, width)
+        self.blank_before, self.blank = blanks[..., 0], blanks[..., 1:]
 
-    def at(self, offset: Tensor) -> Frames:
-        """One frame of each utterance, [B]."""
-        rows = torch.arange(len(offset), device=offset.device)
-        return Frames(self.parent, *(part[rows, offset] for part in self[1:]))
+    def best(self) -> Tensor:
+        """[B, K, W] at least the log P of the best token that leads to no other prefix."""
+        return self.tokens.amax(2).double().take(self.first.unsqueeze(2) + self.frames)
+
+    def at(self, offset: Tensor) -> Frame:
+        """One of the next frames of each utterance, [B]."""
+        rows = self.first + (offset + 1).unsqueeze(1)
+        tokens = self.tokens.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, -1)
+        merged = torch.add(self.last, self.parent, alpha=tokens.size(2))
+        # In the place of the first one's blank there is nothing anyway.
+        merged = torch.where(self.has_parent, merged, self.nothing.blank)
+        tokens.flatten(1).scatter_(1, merged, NEVER)
+        return Frame(self.parent, pick(self.arc, offset), pick(self.blank, offset), tokens)
+
+
+def pick(part: Tensor, offset: Tensor) -> Tensor:
+    """[B, K, W] at a frame [B] of each utterance: [B, K]."""
+    return part.gather(2, offset.view(-1, 1, 1).expand(-1, part.size(1), 1)).squeeze(2)
 
 
 def next_change(
@@ -83,27 +116,33 @@ def next_change(
     mass [B, K] of the prefixes before it.
 
     Until then blanks and tokens that lead from one prefix of the beam to another are all that happens. A frame in
-    which such a token is what made its prefix probable is a change, too: it is that token's time.
+    which such a token is what made its prefix probable is a change, too: it is that token's time. Frames without a
+    change may be returned as well (``best`` is a bound): ``grow`` makes of them what is said here.
     """
-    parent, arc, blank, tokens = frames
-    leaving = zip(blank.unbind(1), (arc + blank).unbind(1), strict=True)
-    before, after, arriving = [], [prefixes.total], []
+    parent, arc, blank = frames.parent, frames.arc, frames.blank
+    if blank.size(2) == 1:
+        return torch.zeros_like(parent[:, 0]), prefixes.total
+    leaving = zip(blank.unbind(2), (arc + blank).unbind(2), strict=True)
+    after, arriving = [prefixes.total], []
     for staying, moving in leaving:
-        before.append(after[-1])
-        arriving.append(before[-1].gather(1, parent) + moving)
-        after.append(torch.logaddexp(before[-1] + staying, arriving[-1]))
-    before, after, arriving = (torch.stack(part, 1) for part in (before, after[1:], arriving))
-    fused = prefixes.fused.unsqueeze(1)
-    best_token = (tokens if fusion is None else tokens + fusion.unsqueeze(1)).amax(3)
-    grown, stayed = before + fused + best_token, after + fused
-    changes = grown >= stayed.amin(2, keepdim=True)
+        arriving.append(after[-1].gather(1, parent) + moving)
+        after.append(torch.logaddexp(after[-1] + staying, arriving[-1]))
+    masses, arriving = torch.stack(after, 2), torch.stack(arriving, 2)
+    before, after = masses[..., :-1], masses[..., 1:]
+    if fusion is None:
+        grown, stayed = before + frames.best(), after
+    else:
+        fused = prefixes.fused.unsqueeze(2)
+        best = frames.best() + fusion.amax(2, keepdim=True)
+        grown, stayed = before + fused + best, after + fused
+    changes = grown >= stayed.amin(1, keepdim=True)
     if threshold is not None:
-        limit = stayed.amax(2, keepdim=True) - threshold
+        limit = stayed.amax(1, keepdim=True) - threshold
         changes = (changes & (grown >= limit)) | ((stayed < limit) & (after > NEVER))
-    changes = (changes | (arriving > after - LOG_2)).any(2)
+    changes = (changes | (arriving > after - LOG_2)).any(1)
     changes[:, -1] = True
     offset = changes.byte().argmax(1)
-    return offset, before.gather(1, offset[:, None, None].expand(-1, 1, before.size(2))).squeeze(1)
+    return offset, pick(before, offset)
 
 
 class Step(NamedTuple):
@@ -119,7 +158,7 @@ def grow(
     prefixes: Prefixes,
     active: Tensor,
     left: Tensor,
-    frame: Frames,
+    frame: Frame,
     fusion: Tensor | None,
     nothing: Nothing,
     threshold: float | None,
@@ -142,22 +181,23 @@ def grow(
     staying_on = arriving + blank
     left = torch.logaddexp(left, staying_on)
 
-    mass = torch.cat([left, (active.unsqueeze(2) + tokens).flatten(1)], 1)
+    # In the place of the blank stands what does not grow.
+    mass = active.unsqueeze(2) + tokens
+    mass[..., nothing.blank] = left
     if fusion is None:
-        total, best = mass.topk(K, dim=1)
+        total, best = mass.flatten(1).topk(K, dim=1)
         rank = total
     else:
-        added = torch.cat([fused, (fused.unsqueeze(2) + fusion).flatten(1)], 1)
-        rank, best = (mass + added).topk(K, dim=1)
-        total, fused = mass.gather(1, best), added.gather(1, best)
+        added = fused.unsqueeze(2) + fusion
+        added[..., nothing.blank] = fused
+        rank, best = (mass + added).flatten(1).topk(K, dim=1)
+        total, fused = mass.flatten(1).gather(1, best), added.flatten(1).gather(1, best)
     if threshold is not None:
         total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
     is_dead = total == NEVER
-    pair = best - K
-    is_pair = pair >= 0
-    is_new = is_pair & ~is_dead
-    parents = torch.where(is_pair, pair // V, best)
-    token = torch.where(is_new, pair % V, nothing.token)
+    parents, token = best // V, best % V
+    is_new = (token != nothing.blank) & ~is_dead
+    token = torch.where(is_new, token, nothing.token)
     old = ids.gather(2, parents.expand_as(ids))
     new = torch.stack([longer(old[0], token), token])
     step = Step(Pointers(parents, token, parent, ids[1], staying_on, left), active, arriving, total)

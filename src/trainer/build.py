@@ -91,7 +91,10 @@ def build_trainer(config: DictConfig) -> Trainer:
         dev = PreparedDataset(_part(config, "datasets.dev", SpeechDataset), text_encoder)
         _check_kind("datasets.dev", dev.dataset, model)
         if not dev.has_text():
-            raise UserError("the dev set has no utterance with a usable transcript; check datasets.dev")
+            raise UserError(
+                f"{dev.dataset.name}: the dev set has no utterance with a usable transcript (such as "
+                "transcriptions/ID.txt); check datasets.dev"
+            )
         dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, **share, shuffle=False)
         dev_loader = build_loader(dev, dev_sampler, run.num_workers)
 

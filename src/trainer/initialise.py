@@ -46,10 +46,15 @@ def initialise_from(
     }
     model.load_state_dict({**ours, **taken})
     fresh = sorted(set(ours) - set(taken))
-    new = "all its tensors taken"
-    if fresh:
-        reason = "its shape differs" if same_tokens else "the tokens differ"
-        new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason}: {', '.join(fresh)}"
+    if not fresh:
+        return f"started from {checkpoint.path}: all its tensors taken"
+    parts = dict.fromkeys(name.partition(".")[0] for name in fresh)  # layers, not each of their tensors
+    reason = "the tokens differ"
+    if same_tokens:
+        reason = (
+            "it has them not" if set(fresh).isdisjoint(theirs) else "their shapes differ, or it has them not"
+        )
+    new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason} ({', '.join(parts)})"
     return f"started from {checkpoint.path}: {new}"
 
 

@@ -9,8 +9,17 @@ from reference.transducer_paths import likelihood_of_short_frames
 from support.constructed_transducer import ConstructedTransducer
 from torch import Tensor
 
-from src.decoding import Hotwords, LengthBonus, TransducerBeamSearch, TransducerGreedySearch, transducer_beam
+from src.decoding import (
+    Hotwords,
+    LengthBonus,
+    TransducerBeamSearch,
+    TransducerGreedySearch,
+    scorer,
+    transducer_beam,
+    transducer_greedy,
+)
 from src.decoding.prefix_names import longer
+from src.decoding.settings import NEVER
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow
 from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
@@ -180,16 +189,56 @@ def test_looking_ahead_changes_nothing(monkeypatch, scorers, threshold):
         assert counts[0] == 40 and counts[2] < 40
 
 
+@pytest.mark.parametrize("scorers", [[], [(token_lm(), 0.5)]], ids=["none", "some"])
+@pytest.mark.parametrize("threshold", [None, 3.0])
+def test_prefixes_that_a_predictor_cannot_tell_apart_are_one_text_with_the_same_results(
+    monkeypatch, scorers, threshold
+):
+    search, sizes = TransducerBeamSearch(6, scorers=scorers, beam_threshold=threshold), []
+    names, encoded = transducer_beam._Texts._names, frames(3, 30)
+    lengths = torch.tensor([30, 17, 4])
+    model = transducer(4, "stateless")
+    joint = model.joint
+    monkeypatch.setattr(model, "joint", lambda heard, said: sizes.append(len(said)) or joint(heard, said))
+    shared = search(model, encoded, lengths)
+    few = sum(sizes) / len(sizes)
+    sizes.clear()
+
+    def different(self, *given):
+        self.knows_all = True
+        return names(self, *given)
+
+    monkeypatch.setattr(transducer_beam._Texts, "_names", different)
+    alone = search(model, encoded, lengths)
+    for ours, theirs in zip(shared, alone, strict=True):
+        assert_same(ours, theirs)
+    assert few < sum(sizes) / len(sizes)
+
+
+@pytest.mark.parametrize("predictor", ["lstm", "stateless"])
+@pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
+def test_a_search_that_asks_no_tensor_for_its_values_finds_the_same(monkeypatch, search, predictor):
+    """As on a GPU: every text is computed in every frame."""
+    model, encoded, lengths = transducer(4, predictor), frames(3, 12), torch.tensor([12, 7, 0])
+    asking = search(model, encoded, lengths)
+    for module in (transducer_beam, transducer_greedy, scorer):
+        monkeypatch.setattr(module, "is_cheap_to_ask", lambda device: False)
+    for ours, theirs in zip(search(model, encoded, lengths), asking, strict=True):
+        assert_same(ours, theirs)
+
+
 def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     cpu = torch.device("cpu")
     start = Prefixes.empty(1, 2, 0, cpu)
-    nothing, ids = Nothing(start), start.ids.clone()
+    nothing, ids = Nothing(start, 0), start.ids.clone()
     token, name = torch.tensor(2), ids[0, 0, 0]
     ids[:, 0, 1] = torch.stack([longer(name, token), token])  # slot 1: the text of token 2
     total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
-    log_probs = torch.tensor([0.0, -40.0, -30.0, -40.0]).expand(1, 1, 2, 4).clone()
+    tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(2, 2, 4).clone()
     prefixes = start._replace(total=total, ids=ids)
-    frame = Frames.of(log_probs, prefixes, 0, nothing).at(torch.tensor([0]))
+    frame = Frames(tokens, torch.zeros(2, 2).double(), torch.arange(2), prefixes, nothing).at(
+        torch.tensor([0])
+    )
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
     assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
     assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])

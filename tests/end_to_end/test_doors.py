@@ -266,7 +266,7 @@ def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, cor
         "trainer.max_steps=1",
         "+text_encoder.alphabet=' lowmidhg'",
     )
-    assert "2 start anew because the tokens differ: head.bias, head.weight" in done.stdout
+    assert "2 start anew because the tokens differ (head)" in done.stdout
     line = spoken_error(
         "train.py",
         "-cn=one_batch",

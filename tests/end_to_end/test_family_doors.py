@@ -30,7 +30,7 @@ FAMILIES = {
     "las": [*LAS, "model.speller.dropout=0.0"],
 }
 SEARCH = {
-    "transducer": {"_target_": "src.decoding.TransducerBeamSearch", "beam_size": 4, "beam_threshold": 10},
+    "transducer": {"_target_": "src.decoding.TransducerBeamSearch", "beam_size": 4, "beam_threshold": 7},
     "las": {
         "_target_": "src.decoding.AttentionBeamSearch",
         "beam_size": 8,

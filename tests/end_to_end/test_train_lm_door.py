@@ -149,7 +149,7 @@ def test_with_other_tokens_its_recurrence_is_taken(lm_run):
     config = {**Checkpoint.open(lm_run).config["model"], "vocab_size": 29}
     other = SimpleNamespace(tokens=[f"piece{number}" for number in range(29)])
     line = initialise_from(model, str(lm_run), other, config)
-    assert line.endswith("4 tensors taken, 2 start anew because the tokens differ: bias, embedding.weight")
+    assert line.endswith("4 tensors taken, 2 start anew because the tokens differ (bias, embedding)")
     theirs = Checkpoint.open(lm_run).weights()
     assert (model.lstm.weight_hh_l0 == theirs["lstm.weight_hh_l0"]).all()
     assert not (model.embedding.weight == theirs["embedding.weight"]).all()
