@@ -19,13 +19,14 @@ from src.decoding.prefix_names import longer
 from src.decoding.scorer import Scorer, is_cheap_to_ask, touched
 from src.decoding.settings import (
     NEVER,
-    is_count,
-    is_number,
     require,
     require_beam_size,
     require_blank,
     require_blank_in_vocabulary,
     require_lengths,
+    require_symbols_per_frame,
+    require_threshold,
+    without_nan,
 )
 from src.decoding.transducer_greedy import Transducer
 from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow, history_of, next_change
@@ -60,14 +61,12 @@ class TransducerBeamSearch:
         beam_threshold: float | None = None,
     ) -> None:
         require_beam_size(beam_size)
-        fits = beam_threshold is None or (is_number(beam_threshold) and beam_threshold >= 0)
-        require(fits, "beam_threshold", beam_threshold, "a number of at least 0")
-        require(
-            is_count(max_symbols_per_frame, 1), "max_symbols_per_frame", max_symbols_per_frame, "at least 1"
-        )
+        require_threshold("beam_threshold", beam_threshold)
+        require_symbols_per_frame(max_symbols_per_frame)
         require_blank(blank)
         self.beam_size, self.max_symbols_per_frame, self.blank = beam_size, max_symbols_per_frame, blank
-        self.scorers, self.fusion, self.beam_threshold = tuple(scorers), Fusion(scorers), beam_threshold
+        self.fusion, self.beam_threshold = Fusion(scorers), beam_threshold
+        require(not self.fusion.scorers or blank == 0, "blank", blank, "0, which scorers take for no token")
 
     @torch.inference_mode()
     def __call__(
@@ -121,11 +120,11 @@ class TransducerBeamSearch:
             total = total.masked_fill(rank < limit, NEVER)
         score = total + prefixes.fused + self.fusion.finish(states)
         history = history_of(B, K, steps, times)
-        return history.hypotheses(score, total, has_scorers=bool(self.scorers))
+        return history.hypotheses(score, total, has_scorers=bool(self.fusion.scorers))
 
     def _frames(self, audio: _Audio, texts: _Texts, prefixes: Prefixes, nothing: Nothing) -> Frames:
         """What may happen in the next frames; beyond an utterance's end that is a sure blank."""
-        log_probs = texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1))
+        log_probs = without_nan(texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1)))
         require_blank_in_vocabulary(self.blank, log_probs)
         blank = log_probs[..., self.blank].double()
         log_probs[..., self.blank] = NEVER

@@ -10,11 +10,11 @@ from torch import Tensor
 from src.decoding.hypothesis import Hypothesis
 from src.decoding.scorer import is_cheap_to_ask
 from src.decoding.settings import (
-    is_count,
-    require,
     require_blank,
     require_blank_in_vocabulary,
     require_lengths,
+    require_symbols_per_frame,
+    without_nan,
 )
 
 
@@ -43,9 +43,7 @@ class TransducerGreedySearch:
     """
 
     def __init__(self, max_symbols_per_frame: int = 1, blank: int = 0) -> None:
-        require(
-            is_count(max_symbols_per_frame, 1), "max_symbols_per_frame", max_symbols_per_frame, "at least 1"
-        )
+        require_symbols_per_frame(max_symbols_per_frame)
         require_blank(blank)
         self.max_symbols_per_frame, self.blank = max_symbols_per_frame, blank
 
@@ -63,7 +61,7 @@ class TransducerGreedySearch:
         for t in range(T):
             chooses = t < encoded_lengths
             for _ in range(self.max_symbols_per_frame):
-                log_probs = model.joint(joint_encoded[:, t], predicted)
+                log_probs = without_nan(model.joint(joint_encoded[:, t], predicted))
                 require_blank_in_vocabulary(self.blank, log_probs)
                 values, tokens = log_probs.max(-1)
                 emits = chooses & (tokens != self.blank)

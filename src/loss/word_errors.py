@@ -29,10 +29,10 @@ class WordErrorObjective(nn.Module):
 
     Example:
         >>> objective = WordErrorObjective(["", "▁a", "▁b"], samples=50)
-        >>> sure = torch.tensor([[[0.0, 0.999, 0.001], [0.0, 0.001, 0.999]]]).clamp_min(1e-9).log()
-        >>> risk = objective.risk(sure, torch.tensor([[1, 2]]), torch.tensor([2]), ["a b"])
-        >>> bool(risk < 0)  # the text with the fewest errors has nearly all the probability
-        True
+        >>> log_probs = torch.tensor([[[0.0, 0.7, 0.3], [0.0, 0.3, 0.7]]]).log()
+        >>> risk = objective.risk(log_probs, torch.tensor([[1, 2]]), torch.tensor([2]), ["a b"])
+        >>> round(float(risk), 2)  # 0.49 (0 - 1) + 0.21 (1 - 1) twice + 0.09 (2 - 1)
+        -0.4
     """
 
     def __init__(

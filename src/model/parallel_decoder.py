@@ -72,6 +72,7 @@ class ParallelDecoder(nn.Module):
         dropout: after every module.
 
     Example:
+        >>> import torch
         >>> decoder = ParallelDecoder(vocab_size=5, dim=16, num_layers=2, num_heads=2)
         >>> decoder(torch.randn(1, 3, 16), torch.tensor([3]), torch.randn(1, 20, 16), torch.tensor([20])).shape
         torch.Size([1, 3, 5])

@@ -109,8 +109,8 @@ def test_without_clips_there_is_nothing(search, frames):
 
 
 def test_what_is_no_number_is_impossible_and_no_other_utterance_hears_of_it(search, frames, request):
-    if request.node.name.split("[")[1].startswith(("transducer", "paraformer")):
-        pytest.xfail("their hypotheses then have a score that is no number, or of an empty text")
+    if request.node.name.split("[")[1].startswith("paraformer"):
+        pytest.xfail("its predictor then counts no tokens: an empty text")
     broken = frames.clone()
     broken[1, 1] = math.nan
     found, whole = search(broken, [3, 3]), search(frames, [3, 3])

@@ -413,3 +413,9 @@ def test_settings_out_of_range_are_named(settings):
     if not {"beam_size", "beam_threshold", "scorers"} & settings.keys():
         with pytest.raises(UserError, match=next(iter(settings))):
             TransducerGreedySearch(**settings)
+
+
+def test_scorers_need_a_blank_of_zero():
+    """To them token 0 is no token."""
+    with pytest.raises(UserError, match="blank=2 must be 0"):
+        TransducerBeamSearch(4, blank=2, scorers=[(LengthBonus(4), 1.0)])
