@@ -8,10 +8,10 @@
     python -m benchmarks.ctc_search --clock processor --threads 1    # on a machine that others use, too
 
 Posteriors: ``real`` (what a checkpoint hears in clips, several one after the other), ``peaky`` (made up: seven frames
-of ten are blank, as a trained model's) and ``flat`` (noise). Each search gets the same ones, in the batch that it
-takes: Lectern's all at once, the others one at a time. The score is the mean of log P(best text), summed over all
-alignments (and the language model's part), so that pruning shows; with ``real`` there is a WER, too. "Below greedy"
-counts the texts whose score is less than that of greedy's text.
+of ten are blank, as a trained model's), ``said`` (made up: sentences in word pieces) and ``flat`` (noise). Each search
+gets the same ones, in the batch that it takes: Lectern's all at once, the others one at a time. The score is the mean
+of log P(best text), summed over all alignments (and the language model's part), so that pruning shows; where it is
+known what was said there is a WER, too. "Below greedy" counts the texts whose score is less than that of greedy's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from src.decoding.pyctcdecode_adapter import PyCTCDecodeSearch
 from src.lm import NGramLM, WordNGramScorer
 from src.metrics import corpus_error_rates
 from src.recognizer import Recognizer
-from src.text_encoder import CharTextEncoder, normalize
+from src.text_encoder import BPETextEncoder, CharTextEncoder, normalize
+from src.text_encoder.corpus import read_lines
 from src.utils.memory import peak_memory
 
 ROOT = Path(__file__).parents[1]
@@ -82,6 +83,28 @@ def peaky(batch: int, frames: int, vocabulary: int) -> Posteriors:
     height = 4 + 8 * torch.rand(batch, frames, 1, generator=generator)
     log_probs = logits.scatter_add(2, best, height).log_softmax(-1)
     return Posteriors("peaky", log_probs, torch.full((batch,), frames), made_up_tokens(vocabulary))
+
+
+def said(batch: int, frames: int, tokenizer: Path, text: Path) -> Posteriors:
+    """``peaky`` with sense: sentences of a text in word pieces, one frame a piece and blanks between, noisily."""
+    text_encoder = BPETextEncoder(tokenizer)
+    lines = (normalize(line) for line in read_lines(text))
+    generator, tokens = torch.Generator().manual_seed(2), text_encoder.tokens
+    logits = torch.randn(batch, frames, len(tokens), generator=generator)
+    references, best = [], torch.zeros(batch, frames, 1, dtype=torch.long)
+    places = torch.arange(1, frames, 3)
+    for row in range(batch):
+        words, pieces = [], []
+        for line in filter(None, lines):
+            more = text_encoder.encode(line)
+            if len(pieces) + len(more) > len(places):
+                break
+            words, pieces = [*words, line], [*pieces, *more]
+        best[row, places[: len(pieces)], 0] = torch.tensor(pieces)
+        references.append(" ".join(words))
+    height = 4 + 4 * torch.rand(batch, frames, 1, generator=generator)
+    log_probs = logits.scatter_add(2, best, height).log_softmax(-1)
+    return Posteriors("said", log_probs, torch.full((batch,), frames), tokens, references)
 
 
 def flat(batch: int, frames: int, vocabulary: int) -> Posteriors:
@@ -270,6 +293,10 @@ def main() -> None:
     parser.add_argument("--posteriors", nargs="+", default=["real", "peaky", "flat"])
     parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "demo")
     parser.add_argument("--data", type=Path, default=ROOT / "samples")
+    parser.add_argument(
+        "--tokenizer", type=Path, help="of ``said``: a tokenizer.model of scripts/train_tokenizer.py"
+    )
+    parser.add_argument("--text", type=Path, help="of ``said``: lines to say, .txt or .gz")
     parser.add_argument("--lm", type=Path, help="a word n-gram model, ARPA")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--frames", type=int, default=400)
@@ -293,6 +320,8 @@ def main() -> None:
     shape = (args.batch, args.frames)
     inputs = [real(*shape, args.checkpoint, args.data)] if "real" in args.posteriors else []
     makers = {"peaky": peaky, "flat": flat}
+    if "said" in args.posteriors:
+        inputs.append(said(*shape, args.tokenizer, args.text))
     inputs += [makers[n](*shape, size) for size in args.vocabularies for n in args.posteriors if n in makers]
     lm = None if args.lm is None else NGramLM.open(args.lm)
     rows = []
