@@ -7,6 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+# No thread of its own: in CPython 3.11 a process that forks workers while another thread comes or goes may hang.
+tqdm.monitor_interval = 0
+
 
 def progress_bar(*args: Any, leave: bool = True, disable: bool = False, **options: Any) -> tqdm:
     """``tqdm``; in a log file at most every ten seconds, and not at all where it would be wiped away (``leave``)."""
