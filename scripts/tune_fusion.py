@@ -243,7 +243,10 @@ def write(out: Path, rows: list[dict], about: dict, settings: dict, clips: str) 
     surface(rows, best).savefig(picture, dpi=120)
     without = min((row["wer"] for row in rows if row["weight"] == 0), default=None)
     if without is not None:
-        print(f"without the language model: WER {100 * without:.2f} %")
+        less = (
+            "rescoring" if settings.get("_target_", "").endswith("NBestRescoring") else "the language model"
+        )
+        print(f"without {less}: WER {100 * without:.2f} %")
     print(f"weight {best['weight']:g}  bonus {best['bonus']:g}  {summary}")
     return best
 
@@ -262,9 +265,12 @@ def main() -> None:
         for weight, bonus in sorted(product(set(arguments.weights), set(arguments.bonuses)))
     ]
     dataset = CustomDirDataset(arguments.data_dir)
+    nothing = f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both"
+    if all(text is None for text in dataset.texts):
+        raise UserError(nothing)
     truth, scores = hear(recognizer, dataset, checkpoint.fingerprint(), arguments.out)
-    if not truth:
-        raise UserError(f"{arguments.data_dir}: has no recordings with transcripts; tuning needs both")
+    if not truth:  # what there was could not be read
+        raise UserError(nothing)
     once = build(scorers=[(scorer, 1.0)]) if arguments.rescore else None
     rows = search_the_grid(grid, once, recognizer, truth, scores)
     best = write(arguments.out, rows, about, settings, f"{len(truth)} clips of {dataset.name}")
