@@ -307,6 +307,9 @@ def main() -> None:
     parser.add_argument(
         "--clock", choices=CLOCKS, default="wall", help="processor: others' programs do not count"
     )
+    parser.add_argument(
+        "--without", nargs="+", default=[], help="searches to leave out, such as pyctcdecode: too slow"
+    )
     parser.add_argument("--fold-sure", type=float, default=0.9, help="of the rows that fold")
     parser.add_argument("--top-k", type=int, default=8, help="tokens of a frame where rare ones are left out")
     parser.add_argument("--json", type=Path)
@@ -331,6 +334,8 @@ def main() -> None:
             timed = {}
             speeds = args.compile, args.fold_sure, args.top_k
             for name, make in searches(posteriors, beam_size, args.lm, *speeds):
+                if name in args.without:
+                    continue
                 is_ours = name.startswith((OWN, GREEDY))
                 try:
                     timed[name] = Timed(make(), posteriors, args.patience, is_ours, CLOCKS[args.clock])
