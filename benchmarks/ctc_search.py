@@ -268,6 +268,38 @@ class Timed:
         return len(self.log_probs) / statistics.median(self.seconds)
 
 
+def rows_of(
+    timed: dict[str, Timed], posteriors: Posteriors, beam_size: int, lm: NGramLM | None
+) -> Iterator[dict]:
+    """What is known of each search; greedy's comes first, and Lectern's before the other packages'."""
+    for name, search in timed.items():
+        found = scores(posteriors, search.texts, lm)
+        row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
+        row |= {"search": name, "utterances_per_s": search.speed, "utterances": len(found)}
+        row["score"] = statistics.mean(found)
+        if name == GREEDY:
+            least = found
+        if name == OWN:
+            own = found
+        row["below_greedy"] = sum(s < g - 1e-3 for s, g in zip(found, least, strict=False))
+        if len(found) < len(posteriors.lengths):  # too slow for all: a mean over the same ones
+            row["lectern_on_these"] = statistics.mean(own[: len(found)])
+        if posteriors.references is not None:
+            heard = [posteriors.text(tokens) for tokens in search.texts]
+            row["wer"] = corpus_error_rates(posteriors.references[: len(heard)], heard)["wer"]
+        yield row
+
+
+def line_of(row: dict) -> str:
+    compared = f" (Lectern on these {row['lectern_on_these']:.2f})" if "lectern_on_these" in row else ""
+    wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
+    return (
+        f"{row['posteriors']:6} V={row['tokens']:<4} beam {row['beam']:<4} {row['search']:38} "
+        f"{row['utterances_per_s']:8.1f} utterances/s   score {row['score']:.2f} of {row['utterances']}, "
+        f"{row['below_greedy']} below greedy{compared}{wer}"
+    )
+
+
 def an_hour(beam_size: int, piece: int = 1000) -> None:
     """90,000 frames of 40 ms in pieces, as they come from a long recording; prints seconds and megabytes."""
     search, lengths = CTCBeamSearch(beam_size), torch.tensor([piece])
@@ -346,33 +378,11 @@ def main() -> None:
             for _ in range(args.rounds):
                 for search in timed.values():
                     search.turn()
-            for name, search in timed.items():
-                speed, texts = search.speed, search.texts
-                row = {"posteriors": posteriors.name, "tokens": len(posteriors.tokens), "beam": beam_size}
-                row |= {"search": name, "utterances_per_s": speed, "utterances": len(texts)}
-                found = scores(posteriors, texts, lm)
-                row["score"] = statistics.mean(found)
-                if name == GREEDY:
-                    least = found
-                if name == OWN:
-                    own = found
-                row["below_greedy"] = sum(s < g - 1e-3 for s, g in zip(found, least, strict=False))
-                compared = ""
-                if len(texts) < len(posteriors.lengths):  # too slow for all: a mean over the same ones
-                    row["lectern_on_these"] = statistics.mean(own[: len(texts)])
-                    compared = f" (Lectern on these {row['lectern_on_these']:.2f})"
-                if posteriors.references is not None:
-                    heard = [posteriors.text(tokens) for tokens in texts]
-                    row["wer"] = corpus_error_rates(posteriors.references[: len(heard)], heard)["wer"]
+            for row in rows_of(timed, posteriors, beam_size, lm):
                 rows.append(row)
-                if args.json:
-                    args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-                wer = f"  WER {100 * row['wer']:.2f} %" if "wer" in row else ""
-                print(
-                    f"{posteriors.name:6} V={row['tokens']:<4} beam {beam_size:<4} {name:38} {speed:8.1f} utterances/s"
-                    f"   score {row['score']:.2f} of {len(texts)}, {row['below_greedy']} below greedy{compared}{wer}",
-                    flush=True,
-                )
+                print(line_of(row), flush=True)
+            if args.json:
+                args.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
