@@ -36,13 +36,15 @@ class CTCBeamSearch:
     """Prefix beam search, batched over utterances and hypotheses; the same code on CPU and GPU.
 
     With both token limits and ``fold_sure`` ``None`` nothing is pruned but the beam, and a beam as large as the
-    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss.
+    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. The text of the most probable
+    path, which greedy search finds, is always among those compared in the end, beside the beam.
 
     Args:
         beam_size: prefixes kept per utterance, K; also the length of the n-best list.
         blank: the blank's token id.
         token_top_k: extend prefixes only by each frame's k most probable tokens.
-        token_min_log_prob: extend prefixes only by tokens at least this probable (natural log).
+        token_min_log_prob: extend prefixes only by tokens at least this probable (natural log), and by each frame's
+            most probable one.
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each extension and at the end.
         fold_sure: where a token or the blank is at least this probable (0.95, say), all others count as impossible;
             a run of such frames takes one step, and blanks take none.
@@ -87,6 +89,7 @@ class CTCBeamSearch:
         require(fits, "fold_sure", fold_sure, "a probability above 0, up to 1")
         require(isinstance(compile, bool), "compile", compile, "true or false")
         self.beam_size = beam_size
+        self._slots = beam_size + 1  # one is the best path's
         self.blank = blank
         self.token_top_k = token_top_k
         self.token_min_log_prob = token_min_log_prob
@@ -105,8 +108,8 @@ class CTCBeamSearch:
     @torch.inference_mode()
     def start(self, batch_size: int, device: torch.device | str = "cpu") -> Beam:
         """The beam before the first frame: the empty prefix of each utterance."""
-        prefixes = Prefixes.empty(batch_size, self.beam_size, self.blank, torch.device(device))
-        return Beam(prefixes, self.fusion.start(batch_size, self.beam_size, prefixes.last.device))
+        prefixes = Prefixes.empty(batch_size, self._slots, self.blank, torch.device(device))
+        return Beam(prefixes, self.fusion.start(batch_size, self._slots, prefixes.last.device), self.blank)
 
     @torch.inference_mode()
     def advance(self, beam: Beam, log_probs: Tensor, lengths: Tensor) -> None:
@@ -119,8 +122,9 @@ class CTCBeamSearch:
             log_probs,
             lengths.to(log_probs.device),
             self.blank,
-            # Prefix 0 can make use of tokens 0..K; scorers may raise any token.
-            shortlist=None if self.fusion.scorers else self.beam_size + 1,
+            beam.last_best,
+            # A prefix can make use of tokens 0..K; scorers may raise any token.
+            shortlist=None if self.fusion.scorers else self._slots + 1,
             token_top_k=self.token_top_k,
             token_min_log_prob=self.token_min_log_prob,
             fold_sure=self.fold_sure,
@@ -129,12 +133,10 @@ class CTCBeamSearch:
             multiple=self._at_once or 1,
         )
         B, _, M = frames.values.shape
-        candidates = Candidates(
-            B, self.beam_size, M, is_sorted=not self.fusion.scorers, device=log_probs.device
-        )
+        candidates = Candidates(B, self._slots, M, is_sorted=not self.fusion.scorers, device=log_probs.device)
         prefixes, states, pointers = beam.prefixes, beam.scorer_states, []
-        if frames.before is not None:
-            prefixes = prefixes.after(frames.before)
+        if frames.folded_first is not None:
+            prefixes = prefixes.after(frames.folded_first)
         for block in frames.blocks(self._at_once):
             prefixes, states, pointer = self._after_frames(prefixes, states, block, candidates)
             pointers.append(pointer)
@@ -142,13 +144,15 @@ class CTCBeamSearch:
         if pointers:
             beam.remember(frames, Pointers(*map(torch.cat, zip(*pointers, strict=True))))
         beam.num_frames = beam.num_frames + lengths.to(beam.num_frames)
+        beam.last_best = frames.last_best
 
     @torch.inference_mode()
     def finish(self, beam: Beam) -> list[list[Hypothesis]]:
         """Per utterance at most K hypotheses, best first."""
         prefixes = beam.prefixes
         score = prefixes.total + prefixes.fused + self.fusion.finish(beam.scorer_states)
-        return beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.fusion.scorers))
+        found = beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.fusion.scorers))
+        return [hypotheses[: self.beam_size] for hypotheses in found]
 
     def _consume_all(
         self, prefixes: Prefixes, states: list[Any], block: Block, candidates: Candidates
@@ -177,10 +181,11 @@ class CTCBeamSearch:
 class Beam:
     """A search under way: the prefixes, what the scorers know of them, and how they came about."""
 
-    def __init__(self, prefixes: Prefixes, scorer_states: list[Any]) -> None:
+    def __init__(self, prefixes: Prefixes, scorer_states: list[Any], blank: int) -> None:
         self.prefixes, self.scorer_states = prefixes, scorer_states
         batch_size, beam_size = prefixes.last.shape
         self.num_frames = torch.zeros(batch_size, dtype=torch.long, device=prefixes.last.device)  # consumed
+        self.last_best = torch.full_like(self.num_frames, blank)  # the most probable token of the last one
         self.history = History(batch_size, beam_size)
 
     def remember(self, frames: Frames, pointers: Pointers) -> None:

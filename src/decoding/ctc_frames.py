@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.decoding.ctc_folding import Folded, Folding
+from src.decoding.prefix_names import BASE
 from src.decoding.settings import NEVER, without_nan
+
+
+class BestPath(NamedTuple):
+    """What a frame adds to the text of the most probable path, [B, 1] each."""
+
+    column: Tensor  # where its new token stands in the shortlist, if it has one
+    name: Tensor  # of that token, as ``prefix_names`` has it; 0 for none
+    shift: Tensor  # what the text's name is multiplied with to make room for it
 
 
 class Frame(NamedTuple):
@@ -24,6 +33,7 @@ class Frame(NamedTuple):
     columns: Tensor  # [B, V]
     limit: Tensor | None  # [B, 1]
     padding: Tensor  # [B, 1]
+    best: BestPath
     folded: Folded | None  # the frames after it
     has_all_tokens: bool
 
@@ -35,9 +45,10 @@ class Block(NamedTuple):
 
     def frames(self) -> list[Frame]:
         """The frames one by one."""
-        *parts, folded, has_all_tokens = self.stacked
+        *parts, best, folded, has_all_tokens = self.stacked
         N = len(parts[0])
         each = [[None] * N if part is None else part.unbind() for part in parts]
+        each.append(map(BestPath, *(part.unbind() for part in best)))
         each.append([None] * N if folded is None else map(Folded, *(part.unbind() for part in folded)))
         return [Frame(*one, has_all_tokens) for one in zip(*each, strict=True)]
 
@@ -50,6 +61,7 @@ class Frames:
     Args:
         log_probs, lengths: [B, T, V], [B].
         blank: its token id.
+        before: [B] the most probable token of the frame before the piece.
         shortlist: how many of each frame's tokens are looked at, the most probable first; None: all that
             ``token_top_k`` leaves, and without that in the order of their ids.
         token_top_k, token_min_log_prob, fold_sure: as in ``CTCBeamSearch``.
@@ -65,9 +77,11 @@ class Frames:
         columns: [B, T', V] where each token stands in the shortlist; M: nowhere (and the blank).
         limit: [B, T', 1] least log probability of a token that may extend a prefix, or None.
         padding: [B, T', 1] which frames are beyond the utterance's end.
+        best: what they add to the most probable path, [B, T', 1].
+        last_best: [B] the most probable token of the piece's last frame.
         has_all_tokens: whether the shortlists are all tokens, in the order of their ids.
         folding: the frames that are not left; None: all are.
-        before: those before the first one.
+        folded_first: those before the first one.
     """
 
     def __init__(
@@ -75,6 +89,7 @@ class Frames:
         log_probs: Tensor,
         lengths: Tensor,
         blank: int,
+        before: Tensor,
         shortlist: int | None = None,
         token_top_k: int | None = None,
         token_min_log_prob: float | None = None,
@@ -88,11 +103,14 @@ class Frames:
         B, T, V = log_probs.shape
         self.times = torch.arange(T, device=log_probs.device).expand(B, T)
         kept = self.times < lengths[:, None]
+        path = torch.cat([before[:, None], log_probs.argmax(-1)], 1)
+        self.last_best = path.gather(1, lengths[:, None])[:, 0]
+        best = torch.where((path[:, 1:] != path[:, :-1]) & kept & (path[:, 1:] != blank), path[:, 1:], -1)
         self.folding = folded = None
         if fold_sure is not None:
-            # A token that may not begin anywhere here is not sure.
-            least = max(math.log(fold_sure), NEVER if token_min_log_prob is None else token_min_log_prob)
+            least = math.log(fold_sure)
             self.folding = Folding(log_probs, kept, blank, least, longest, needs_step, multiple)
+            best = best.gather(1, self.folding.times)
             log_probs, self.times, kept = self.folding.log_probs, self.folding.times, self.folding.is_step
             folded = Folded(*(part if part.dim() == 3 else part.unsqueeze(2) for part in self.folding.folded))
         log_probs = log_probs.masked_fill(~kept.unsqueeze(-1), NEVER)
@@ -100,8 +118,12 @@ class Frames:
         self.log_probs = log_probs
         self.padding = ~kept.unsqueeze(2)
         self.count = log_probs.size(1)
-        self._list_tokens(shortlist, token_top_k, token_min_log_prob)
-        self.before = None if folded is None else Folded(*(part[:, 0] for part in folded))
+        best = best.unsqueeze(2)
+        self._list_tokens(best, shortlist, token_top_k, token_min_log_prob)
+        is_new = best >= 0
+        column = self.columns.gather(2, best.clamp_min(0))
+        self.best = BestPath(column, torch.where(is_new, best + 1, 0), torch.where(is_new, BASE, 1))
+        self.folded_first = None if folded is None else Folded(*(part[:, 0] for part in folded))
         self._parts = [
             self.log_probs,
             self.log_probs[..., blank, None],
@@ -110,6 +132,7 @@ class Frames:
             self.columns,
             self.limit,
             self.padding,
+            *self.best,
             *([] if folded is None else (part[:, 1:] for part in folded)),
         ]
 
@@ -121,11 +144,11 @@ class Frames:
         number = -(-self.count // size)
         each = [[None] * number if part is None else _by_frame(part).split(size) for part in self._parts]
         for parts in zip(*each, strict=True):
-            folded = Folded(*parts[7:]) if parts[7:] else None
-            yield Block(Frame(*parts[:7], folded, self.has_all_tokens))
+            folded = Folded(*parts[10:]) if parts[10:] else None
+            yield Block(Frame(*parts[:7], BestPath(*parts[7:10]), folded, self.has_all_tokens))
 
     def _list_tokens(
-        self, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None
+        self, best: Tensor, shortlist: int | None, token_top_k: int | None, token_min_log_prob: float | None
     ) -> None:
         V = self.log_probs.size(2)
         M = V - 1
@@ -140,6 +163,8 @@ class Frames:
             self.limit = least if self.limit is None else torch.maximum(self.limit, least)
             M = min(M, token_top_k)
         if self.limit is not None:
+            # Of every frame at least its most probable token may be one.
+            self.limit = torch.minimum(self.limit, self.log_probs.amax(-1, keepdim=True))
             values = values.masked_fill(values < self.limit, NEVER)
         M = M if shortlist is None else min(M, shortlist)
         self.has_all_tokens = shortlist is None and M == V - 1
@@ -147,7 +172,11 @@ class Frames:
             M = V
             tokens = torch.arange(V, device=values.device).expand_as(values)
         else:
-            values, tokens = values.topk(M, -1)
+            # Among equals the one of the best path is first.
+            is_new = best >= 0
+            first = torch.where(is_new, torch.inf, NEVER).to(values)
+            tokens = values.scatter(-1, torch.where(is_new, best, self.blank), first).topk(M, -1).indices
+            values = values.gather(-1, tokens)
         self.values = values
         self.tokens = torch.cat([tokens, tokens.new_full((*tokens.shape[:2], 1), -1)], -1)
         columns = torch.arange(M, device=values.device).expand_as(tokens)

@@ -4,10 +4,13 @@ The beam sums the probability of all alignments of a prefix (blank and non-blank
 al., arXiv 1408.2873, algorithm 1), in the log domain, in a few dozen small tensor operations, whatever the batch and
 the beam; nothing waits for the device.
 
+Slot 0 is kept for the best path, the one of each frame's most probable token: its prefix stays in the beam however
+improbable, so that what the search finds is never worse than what greedy search writes. The others are sorted.
+
 A frame has K * V extensions, but only few of them can be among its K best. With prefixes and tokens both sorted by
-probability, prefix i (from 0) with token j is beaten by every i' <= i with j' <= j: (i + 1) * (j + 1) - 1 others. At
+probability, prefix i (from 1) with token j (from 0) is beaten by every i' <= i with j' <= j: i * (j + 1) - 1 others. At
 most one a prefix of these is less than it seems (its own last token again, which takes a blank in between), so pairs
-with (i + 1) * j > K never matter, and about K ln K remain. An extension that is itself a prefix of the beam gives its
+with i * j > K never matter, and about K ln K remain. An extension that is itself a prefix of the beam gives its
 mass to that one, which is then at least as probable.
 """
 
@@ -26,7 +29,7 @@ from src.decoding.settings import NEVER
 
 
 class Prefixes(NamedTuple):
-    """The K most probable prefixes of B utterances, [B, K] each, the most probable first.
+    """The prefixes of B utterances, [B, K] each: that of the best path, and the most probable others in order.
 
     A slot that holds no prefix has a probability of 0 and a name that no prefix has.
     """
@@ -75,7 +78,7 @@ class Candidates:
         rows, columns: [K + P + 1] each candidate's prefix, and its column in the frame's shortlist (M: no token).
         pair_rows, pair_columns: [B, P] those of the pairs.
         place: [K * (M + 1)] where each pair stands among the candidates; the bin for pairs that never matter and
-            for column M.
+            for column M. All pairs of prefix 0 are there.
         first_place, per_prefix: [K] and M + 1, where in that a prefix begins, and how far the next one is.
         bin: K + P.
         nothing: [B, 1] log of 0.
@@ -88,7 +91,7 @@ class Candidates:
         B, K, M = batch_size, beam_size, columns
         pair_rows, pair_columns = torch.arange(K).repeat_interleave(M), torch.arange(M).repeat(K)
         if is_sorted:
-            needed = (pair_rows + 1) * pair_columns <= K
+            needed = pair_rows * pair_columns <= K
             pair_rows, pair_columns = pair_rows[needed], pair_columns[needed]
         P = len(pair_rows)
         place = torch.full((K, M + 1), K + P)
@@ -132,6 +135,11 @@ def step(
     # One prefix at least has no parent: the bin, where doubled pairs that never matter were written, is emptied, too.
     mass.scatter_(1, merged, NEVER)
 
+    # Where the best path goes: to a prefix that is there, or by its token out of slot 0.
+    best_name = name[:, :1] * frame.best.shift + frame.best.name
+    is_there, slot = (name == best_name).long().max(1, keepdim=True)  # of bool it would not compile
+    best_path = torch.where(is_there > 0, slot, K + frame.best.column)
+
     rank = mass
     if fusion is not None:
         added = torch.cat(
@@ -139,6 +147,7 @@ def step(
         )
         rank = mass + added
     # Beyond the end nothing moves: among equals a sort might choose anew.
+    rank = rank.scatter(1, best_path, torch.inf)
     best = torch.where(frame.padding, candidates.rows[:K], rank.topk(K, dim=1).indices)
     new_total = mass.gather(1, best)
     if fusion is not None:

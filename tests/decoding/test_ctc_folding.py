@@ -157,8 +157,10 @@ def test_only_the_first_frame_of_a_run_is_a_step():
 
 def test_names_are_those_of_prefixes_that_grew_token_by_token():
     """Or equal texts would not be known as such when the folded tokens are in another place of each."""
-    frames = Frames(one_hot([1, 2, 0, 2, 3, 0], 4), torch.tensor([6]), blank=0, fold_sure=0.9)
-    prefixes = Prefixes.empty(1, 2, 0, torch.device("cpu")).after(frames.before)
+    frames = Frames(
+        one_hot([1, 2, 0, 2, 3, 0], 4), torch.tensor([6]), 0, before=torch.tensor([0]), fold_sure=0.9
+    )
+    prefixes = Prefixes.empty(1, 2, 0, torch.device("cpu")).after(frames.folded_first)
     (frame,) = next(frames.blocks(None)).frames()
     name = prefixes.after(frame.folded).name[0, 0]
     expected = torch.tensor(EMPTY)
@@ -168,8 +170,8 @@ def test_names_are_those_of_prefixes_that_grew_token_by_token():
     assert shorter(longer(name, torch.tensor(1)), torch.tensor(1)) == name
 
 
-def test_a_token_that_may_not_begin_is_not_sure():
+def test_a_sure_token_may_begin_below_the_limit_too():
     log_probs, lengths = log_probs_of(5, 2, 20, 4), torch.tensor([20, 20])
     limits = {"token_min_log_prob": math.log(0.97), "token_top_k": 2}
     folding = CTCBeamSearch(5, fold_sure=0.94, **limits)(log_probs, lengths)
-    assert_same(folding, CTCBeamSearch(5, **limits)(certain(log_probs, 0.97), lengths))
+    assert_same(folding, CTCBeamSearch(5, **limits)(certain(log_probs, 0.94), lengths))

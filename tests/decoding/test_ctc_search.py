@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch, CTCGreedySearch, LengthBonus
+from src.decoding.ctc_frames import Frames
 from src.recognizer import Recognizer
 from src.text_encoder import CharTextEncoder
 from src.utils.errors import UserError
@@ -160,13 +161,50 @@ def test_beam_with_scorers_is_brute_force(seed):
     assert sum(hypotheses[0].parts.values()) == pytest.approx(hypotheses[0].score)
 
 
+@given(
+    seed=st.integers(0, 10_000),
+    V=st.sampled_from([5, 40]),
+    beam_size=st.integers(1, 6),
+    sharpness=st.floats(0.0, 4.0),
+    levels=st.sampled_from([None, 2]),
+    limits=st.sampled_from(
+        [{}, {"token_min_log_prob": -1.0}, {"token_top_k": 1}, {"token_top_k": 2}, {"fold_sure": 0.6}]
+    ),
+    fused=st.booleans(),
+    size=st.sampled_from([30, 7]),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_beam_never_loses_to_greedy(seed, V, beam_size, sharpness, levels, limits, fused, size):
+    """Not even a beam of one prefix, with ties, whatever the scorers say of greedy's text, and in pieces."""
+    lengths = torch.tensor([30, 17, 0])
+    logits = sharpness * torch.randn(3, 30, V, generator=torch.Generator().manual_seed(seed))
+    log_probs = (logits if levels is None else (levels * logits).round() / levels).log_softmax(-1)
+    bigram = Bigram(random_log_probs(seed, V + 1, V, sharpness=3.0).double())
+    search = CTCBeamSearch(beam_size, scorers=[(bigram, 1.5)] if fused else [], **limits)
+    beam = search.start(3)
+    for start in range(0, 30, size):
+        search.advance(
+            beam, log_probs[:, start : start + size], (lengths - start).clamp(0, min(size, 30 - start))
+        )
+    for greedy, found in zip(CTCGreedySearch()(log_probs, lengths), search.finish(beam), strict=True):
+        written = greedy[0].score + 1.5 * fused * bigram.of(greedy[0].tokens)
+        assert found[0].score >= written - 1e-5
+        assert len(found) <= beam_size
+
+
+@pytest.mark.parametrize("limits", [{"shortlist": 3}, {"token_top_k": 7}])
+def test_among_equal_tokens_the_best_paths_is_listed(limits):
+    """Of so many equals ``topk`` takes any; ``argmax`` takes one."""
+    log_probs = F.pad(torch.zeros(1, 2, 199), (1, 0), value=-1.0).log_softmax(-1)
+    frames = Frames(log_probs, torch.tensor([2]), blank=0, before=torch.tensor([0]), **limits)
+    assert frames.tokens[0, 0, frames.best.column[0, 0]] == log_probs[0, 0].argmax()
+
+
 def test_token_limits_prune_and_the_rest_stays_exact():
     log_probs = random_log_probs(8, 1, 4, 4)
     top = CTCBeamSearch(beam_size=300, token_top_k=4)(log_probs, torch.tensor([4]))[0]
     full = CTCBeamSearch(beam_size=300)(log_probs, torch.tensor([4]))[0]
     assert [(h.tokens, h.score) for h in top] == [(h.tokens, h.score) for h in full]
-    few = CTCBeamSearch(beam_size=300, token_min_log_prob=0.1)(log_probs, torch.tensor([4]))[0]
-    assert [h.tokens for h in few] == [[]]
 
 
 def test_impossible_tokens_never_surface():
@@ -328,8 +366,10 @@ def test_pieces_are_the_whole(search, sharpness):
     lengths = torch.tensor([24, 15, 8])
     whole = search(log_probs, lengths)
     beam = search.start(3)
-    for start in range(0, 24, 5):
-        search.advance(beam, log_probs[:, start : start + 5], (lengths - start).clamp(0, 5))
+    left = log_probs.clone()
+    for taken in torch.tensor([[5, 1, 3], [0, 4, 5], [5, 5, 0], [4, 0, 0], [5, 5, 0], [5, 0, 0]]):
+        search.advance(beam, left[:, :5], taken)
+        left = torch.stack([row.roll(-int(n), 0) for row, n in zip(left, taken, strict=True)])
     for ours, theirs in zip(search.finish(beam), whole, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert [h.score for h in ours] == pytest.approx([h.score for h in theirs], abs=1e-6)
@@ -365,14 +405,20 @@ def test_token_limits_with_scorers_prune_the_same_tokens():
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "limits",
-    [{"token_top_k": 2}, {"token_min_log_prob": -1.2}, {"token_top_k": 3, "token_min_log_prob": -1.0}],
+    [
+        {"token_top_k": 2},
+        {"token_min_log_prob": -1.2},
+        {"token_top_k": 3, "token_min_log_prob": -1.0},
+        {"token_min_log_prob": 0.1},
+    ],
 )
 def test_token_limits_are_brute_force_over_what_may_start(seed, limits):
-    """A token may begin only in frames where it is probable enough; holding it on is free."""
+    """A token may begin only in frames where it is probable enough, or the most probable; holding it on is free."""
     log_probs = random_log_probs(seed, 1, 5, 4).double().log_softmax(-1)
     frames = log_probs[0].tolist()
     ranked = [sorted(frame, reverse=True)[limits.get("token_top_k", 4) - 1] for frame in frames]
     least = [max(value, limits.get("token_min_log_prob", float("-inf"))) for value in ranked]
+    least = [min(value, max(frame)) for value, frame in zip(least, frames, strict=True)]
     truth = text_probabilities(frames, may_start=lambda t, token: frames[t][token] >= least[t])
     hypotheses = CTCBeamSearch(400, **limits)(log_probs, torch.tensor([5]))[0]
     assert {tuple(h.tokens): pytest.approx(h.score, abs=1e-9) for h in hypotheses} == truth
