@@ -46,6 +46,8 @@ def test_tokens_are_named_at_each_of_their_peaks():
     below = posteriors_figure(HEARD, posteriors, ["<blank>", "a", "b", "c"]).axes[1]
     assert sorted(words(below)) == [("a", 0.14), ("a", 0.34), ("b", 0.22)]
     assert len(below.lines) == 2  # never was c likely
+    blank = below.collections[0].get_paths()[0].vertices
+    assert blank[:, 1].max() == 1 and blank[:, 0].max() == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("sums_to_slots", [True, False])
