@@ -48,7 +48,7 @@ def profile_inference(recognizer: Recognizer, dataset: SpeechDataset, limits: Ba
     skipped = [*dataset.skipped]
     clips, batches, samples, padded = 0, 0, 0, 0
     try:
-        next(_transcribed(recognizer, loader, clock), None)  # kernels are chosen, memory is asked for
+        _first(recognizer, loader, clock)  # kernels are chosen, memory is asked for
         clock.reset()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -66,7 +66,7 @@ def profile_inference(recognizer: Recognizer, dataset: SpeechDataset, limits: Ba
         peak, wall_s, seconds = peak_memory(device), clock.wall_s, {**clock.seconds}
         weights = [*recognizer.model.parameters(), *recognizer.model.buffers()]
         with LiveTensors(lambda: clock.stack[-1], weights) as live:
-            next(_transcribed(recognizer, loader, clock))
+            _first(recognizer, loader, clock)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -99,6 +99,11 @@ def profile_inference(recognizer: Recognizer, dataset: SpeechDataset, limits: Ba
             "peak": peak,
         },
     }
+
+
+def _first(recognizer: Recognizer, loader: Any, clock: StageClock) -> None:
+    """The way of the first batch of which anything can be read."""
+    next((batch for batch in _transcribed(recognizer, loader, clock) if "audio" in batch), None)
 
 
 def _transcribed(recognizer: Recognizer, loader: Any, clock: StageClock) -> Iterator[dict]:
