@@ -127,6 +127,12 @@ def test_viterbi_finds_the_best_of_all_alignments(text):
         assert heard == sorted(heard) and set(heard) == set(range(len(text)))
 
 
+def test_where_all_texts_are_empty_every_frame_is_blank():
+    nothing = torch.zeros(1, 0, dtype=torch.long), torch.tensor([0])
+    positions = ctc_alignment(torch.randn(1, 4, 3).log_softmax(-1), torch.tensor([4]), *nothing)
+    assert positions.tolist() == [[-1] * 4]
+
+
 def test_a_clip_too_short_for_its_text_has_no_alignment():
     log_probs = torch.randn(2, 2, 3).log_softmax(-1)
     positions = ctc_alignment(
