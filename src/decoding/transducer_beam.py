@@ -55,7 +55,8 @@ class TransducerBeamSearch:
 
     Args:
         beam_size: prefixes kept per utterance, K; also the length of the n-best list.
-        max_symbols_per_frame: S.
+        max_symbols_per_frame: S. With 1, the fastest, a token takes its frame, without a blank after it (as in
+            Tripathi et al., arXiv 1911.01629): a model that would say two in a frame then loses nothing but time.
         blank: the blank's token id.
         scorers: pairs (``Scorer``, weight) added to the acoustic score of each token and at the end.
         beam_threshold: drop hypotheses whose score is lower than the best one's by more than this (natural log). In
@@ -91,7 +92,7 @@ class TransducerBeamSearch:
         prefixes = Prefixes.empty(B, K, self.blank)
         texts = _Texts(model, B, K)
         states = self.fusion.start(B, K, device)
-        audio = _Audio(joint_encoded, encoded_lengths, FRAMES_AHEAD if S == 1 else 1)
+        audio = _Audio(joint_encoded, encoded_lengths, *((0, FRAMES_AHEAD) if S == 1 else (1, 1)))
         grew, steps, times = np.zeros((B, K), bool), [], []
         while not audio.is_over:
             for symbol in range(S):
@@ -116,7 +117,7 @@ class TransducerBeamSearch:
                 if not (active > NEVER).any():
                     break
             audio.move(1 + offset)
-        if steps:
+        if steps and audio.past:
             prefixes = prefixes.left_by(self._frames(audio, texts, prefixes).blank_before, grew)
         return self._read(prefixes, states, history_of(B, K, steps, times))
 
@@ -124,7 +125,7 @@ class TransducerBeamSearch:
         """What may happen in the next frames."""
         log_probs = texts.model.joint(audio.look(texts.rows), texts.predicted.unsqueeze(1))
         require_blank_in_vocabulary(self.blank, log_probs)
-        return Frames(log_probs.cpu().numpy(), texts.of, prefixes, self.blank)
+        return Frames(log_probs.cpu().numpy(), texts.of, prefixes, self.blank, audio.past)
 
     def _points(self, states: list, frames: Frames) -> NDArray | None:
         """[B, K, V] what the scorers give for each next token."""
@@ -155,18 +156,18 @@ class TransducerBeamSearch:
 class _Audio:
     """joint_encoded [B, T, H], and at which frame every utterance is."""
 
-    def __init__(self, joint_encoded: Tensor, lengths: Tensor, frames_ahead: int) -> None:
+    def __init__(self, joint_encoded: Tensor, lengths: Tensor, past: int, ahead: int) -> None:
         B, T, _ = joint_encoded.shape
         self.flat, self.left = joint_encoded.flatten(0, 1), lengths.cpu().numpy()  # [B] frames that are left
         self.position, self.first = np.zeros(B, int), T * np.arange(B)
-        self.around, self.last = np.arange(-1, frames_ahead), B * T - 1
+        self.past, self.around, self.last = past, np.arange(-past, ahead), B * T - 1
 
     @property
     def is_over(self) -> bool:
         return self.left.max(initial=0) <= 0
 
     def look(self, rows: NDArray) -> Tensor:
-        """The frame before and the next ones of some utterances [N], [N, 1 + W, H]; any where there is none."""
+        """P frames before and the W next ones of some utterances [N], [N, P + W, H]; any where there is none."""
         places = (self.position + self.first).take(rows)[:, None] + self.around
         inside = np.minimum(np.maximum(places, 0), self.last).reshape(-1)
         heard = self.flat.index_select(0, torch.from_numpy(inside).to(self.flat.device))

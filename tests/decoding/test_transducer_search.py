@@ -234,7 +234,7 @@ def test_a_dropped_prefix_has_nothing_left_that_could_grow():
     total = np.array([[0.0, -50.0]])
     log_probs = np.tile(np.float32([0.0, -40.0, -30.0, -40.0]), (2, 2, 1))
     prefixes = start._replace(total=total, name=name, last=last)
-    frame = Frames(log_probs, np.array([[0, 1]]), prefixes, 0).at(np.array([0]), total)
+    frame = Frames(log_probs, np.array([[0, 1]]), prefixes, 0, past=1).at(np.array([0]), total)
     after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, 0, 10.0)
     assert after.total.tolist() == [[0.0, NEVER]] == [[0.0, *active[0, 1:].tolist()]]
     assert after.name[0, 1] == no_names(1, 2)[0, 1]
