@@ -44,7 +44,7 @@ from src.decoding.transducer_prefixes import (
     next_change,
 )
 
-FRAMES_AHEAD = 4
+FRAMES_AHEAD = 5
 
 
 class TransducerBeamSearch:
