@@ -19,6 +19,7 @@ from src.utils.errors import UserError
 ROOMS = (
     "src.model",
     "src.model.encoders",
+    "src.model.projectors",
     "src.model.slots",
     "src.model.spellers",
     "src.transforms",
