@@ -146,6 +146,12 @@ class Checkpoint:
                 f"{self.path / text_encoder.file_name}: has {text_encoder.vocab_size} tokens, but the model's "
                 f"vocab_size is {expected}; download the checkpoint again"
             )
+        for name, value in text_encoder.for_model().items():
+            if self.config["model"].get(name) != value:
+                raise UserError(
+                    f"{self.path / text_encoder.file_name}: its {name} is not the one that the model was trained with; "
+                    "download the checkpoint again"
+                )
         return text_encoder
 
     def weights(self) -> dict[str, torch.Tensor]:

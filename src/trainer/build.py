@@ -45,10 +45,11 @@ def build_trainer(config: DictConfig) -> Trainer:
     share = {"rank": processes.rank, "processes": processes.count}
     torch.manual_seed(run.seed)
     text_encoder = _part(config, "text_encoder", TextEncoder)
-    sizes = {"vocab_size": text_encoder.vocab_size}
+    sizes = text_encoder.for_model()
     model_config = {**OmegaConf.to_container(config.model, resolve=True), **sizes}
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
     model = _fitting("model", safe_build(model_config, "model", given=sizes), SpeechModel | LSTMLanguageModel)
+    _note_revisions(model_config, model)
     if empty := [name for name, weight in model.named_parameters() if not weight.numel()]:
         raise UserError(f"model: {empty[0]} would hold no numbers at all; a size in the model's config is 0")
     given = {"tokens": text_encoder.tokens, **sizes}
@@ -115,6 +116,13 @@ def build_trainer(config: DictConfig) -> Trainer:
         device=device,
         processes=processes,
     )
+
+
+def _note_revisions(model_config: dict[str, Any], model: nn.Module) -> None:
+    """Into the config of each part that came from elsewhere, which state of it that was."""
+    for name, part in model.named_children():
+        if getattr(part, "revision", None) is not None:
+            model_config[name]["revision"] = part.revision
 
 
 def _check_kind(name: str, dataset: SpeechDataset, model: nn.Module) -> None:
