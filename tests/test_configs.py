@@ -134,6 +134,11 @@ def test_ablation_runs_a_tiny_step(name, tmp_path):
     assert (checkpoint / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", GROUPS["stage"])
+def test_stage_runs_a_tiny_step(name, tmp_path):
+    run_one_step("speech_llm", [f"+stage={name}", "~decoders.beam", "~decoders.sample"], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["cif", "ctc"])
 def test_predictor_runs_a_tiny_step(name, tmp_path):
     run_one_step("conformer_ctc", [*PARAFORMER, f"model/predictor={name}"], tmp_path)

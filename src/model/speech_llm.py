@@ -65,7 +65,12 @@ class SpeechLLM(SpeechModel):
         self.frozen = tuple(frozen)
         for name in self.frozen:
             freeze(getattr(self, name))
-        if not any(weight.requires_grad for weight in self.parameters()):
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        for (
+            weight
+        ) in trained:  # small steps would be lost in half precision; autocast computes in it all the same
+            weight.data = weight.data.float()
+        if not trained:
             raise UserError(
                 f"frozen: {', '.join(self.frozen)}: nothing is left to train; add lora, or leave one out"
             )

@@ -49,6 +49,20 @@ def test_a_clip_alone_is_as_in_any_batch(name):
         torch.testing.assert_close(alone[0, :count], ours[:count], atol=2e-5, rtol=1e-4)
 
 
+def test_autocast_and_half_precision(name):
+    """Frozen weights may be of half precision; what is heard then is about the same."""
+    audio, lengths = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 9_000])
+    expected, _ = heard(listener(name), audio, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast, _ = heard(listener(name), audio, lengths)
+    frontend, encoder = listener(name, dtype="bfloat16")
+    encoder.load_state_dict(listener(name)[1].state_dict())
+    half, _ = heard((frontend, encoder), audio, lengths)
+    assert half.dtype == torch.bfloat16
+    for found in (under_autocast, half):
+        torch.testing.assert_close(found.float(), expected, atol=0.2, rtol=0.1)
+
+
 def test_sizes_are_read_from_the_config(name):
     frontend, encoder = listener(name)
     waves = "conv_dim" in LISTENERS[name]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from src.model.listeners.kinds import Kind, kind_of, listener_config
 from src.model.pretrained import Pretrained, Source
@@ -80,9 +81,11 @@ class TransformersEncoder(Pretrained):
         windows = F.pad(features, (0, 0, 0, -T % size)).view(B, -1, size, mels)
         starts = torch.arange(windows.size(1), device=lengths.device) * size
         heard = starts < lengths[:, None]  # [B, W]
-        encoded = windows.new_zeros(B, windows.size(1), size // 2, self.dim)
-        if heard.any():
-            encoded[heard] = self.network(windows[heard].transpose(1, 2)).last_hidden_state
+        if not heard.any():
+            return windows.new_zeros(B, 1, self.dim)
+        parts = self.network(windows[heard].transpose(1, 2)).last_hidden_state
+        encoded = parts.new_zeros(B, windows.size(1), size // 2, self.dim)
+        encoded[heard] = parts
         return encoded.flatten(1, 2)
 
     def _masked(self, features: Tensor, lengths: Tensor) -> Tensor:
@@ -93,13 +96,12 @@ class TransformersEncoder(Pretrained):
 
     def _by_length(self, features: Tensor, lengths: Tensor) -> Tensor:
         audio, lengths = self._audible(features, lengths)
-        frames = int(self.output_lengths(lengths).max())
-        encoded = audio.new_zeros(len(audio), frames, self.dim)
+        order, parts = [], []
         for length in lengths.unique().tolist():
-            rows = lengths == length
-            part = self.network(audio[rows, :length]).last_hidden_state
-            encoded[rows, : part.size(1)] = part
-        return encoded
+            rows = (lengths == length).nonzero().squeeze(1)
+            order.append(rows)
+            parts += self.network(audio[rows, :length]).last_hidden_state.unbind()
+        return pad_sequence(parts, batch_first=True)[torch.cat(order).argsort()]
 
     def _audible(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Waveforms [B, N] and lengths that give every clip at least one frame."""
