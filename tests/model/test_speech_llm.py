@@ -18,7 +18,12 @@ from src.decoding import (  # noqa: E402
 from src.loss import AnswerObjective  # noqa: E402
 from src.model import SpeechLLM  # noqa: E402
 from src.model.listeners import TransformersEncoder, TransformersFrontend  # noqa: E402
-from src.model.projectors import MLPProjector, MoEProjector  # noqa: E402
+from src.model.projectors import (  # noqa: E402
+    LinearProjector,
+    MLPProjector,
+    MoEProjector,
+    SwiGLUProjector,
+)
 from src.model.writers import CausalLMWriter  # noqa: E402
 from src.text_encoder import ChatTextEncoder  # noqa: E402
 from src.utils.errors import UserError  # noqa: E402
@@ -192,7 +197,7 @@ def test_a_mixture_s_auxiliary_loss_is_added_in_training_alone(audio):
     batch, outputs = outputs_of(model.train(), audio, LENGTHS, texts)
     losses = AnswerObjective()(**batch, **outputs)
     assert float(losses["loss_sum"].detach()) == pytest.approx(float(sum(losses["parts"].values())), rel=1e-5)
-    assert float(losses["parts"]["auxiliary"]) == pytest.approx(float(outputs["auxiliary"]) * 12, rel=1e-5)
+    assert float(losses["parts"]["auxiliary"]) == pytest.approx(outputs["auxiliary"].item() * 12, rel=1e-5)
 
 
 @torch.no_grad()
@@ -231,6 +236,50 @@ def test_parts_that_do_not_fit_are_one_line():
         SpeechLLM(frontend, encoder, MLPProjector(), writer, vocab_size=29)
     with pytest.raises(UserError, match="the tokenizer has 300 tokens, but the writer knows 264"):
         SpeechLLM(frontend, encoder, MLPProjector(), writer, 300, ChatTextEncoder().prompt)
+
+
+def test_trainable_weights_of_the_second_generation():
+    """HuBERT extra large and SmolLM3 with LoRA, and the gated network between them: built on the meta device."""
+    sizes = {
+        "hidden_size": 1280,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 16,
+        "intermediate_size": 5120,
+    }
+    hubert = {"model_type": "hubert", **sizes, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    smollm3 = {"model_type": "smollm3"}  # the class's own sizes are those of the model with 3 billion weights
+    with torch.device("meta"):
+        model = SpeechLLM(
+            TransformersFrontend(config=hubert),
+            TransformersEncoder(config=hubert, lora={"rank": 8, "alpha": 8, "targets": ["q_proj", "k_proj"]}),
+            SwiGLUProjector(stack=5, hidden_dim=8192),
+            CausalLMWriter(config=smollm3, lora={"rank": 64, "alpha": 32, "targets": ["q_proj", "v_proj"]}),
+            **ChatTextEncoder().for_model(),
+        )
+    trained = {
+        name: sum(weight.numel() for weight in part.parameters() if weight.requires_grad)
+        for name, part in model.named_children()
+    }
+    expected = {"encoder": 1_966_080, "projector": 121_643_264, "writer": 15_335_424}
+    assert trained == {"frontend": 0, **expected}
+    assert sum(trained.values()) == 138_944_768
+
+
+def test_trainable_weights_of_the_other_generations():
+    whisper = {"model_type": "whisper", "d_model": 1280, "encoder_layers": 1, "encoder_attention_heads": 20}
+    glm_asr = {"model_type": "glmasr_encoder", "num_hidden_layers": 1}
+    qwen2 = {"model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 1, "num_attention_heads": 28}
+    qwen3 = {"model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 1, "num_attention_heads": 16}
+    for listener, projector, writer, expected in (
+        (whisper, LinearProjector(stack=5), {**qwen2, "num_key_value_heads": 4}, 22_951_168),
+        (glm_asr, MLPProjector(stack=4, hidden_dim=2048), {**qwen3, "num_key_value_heads": 8}, 12_585_984),
+    ):
+        frontend = TransformersFrontend(config=listener)
+        with torch.device("meta"):
+            encoder = TransformersEncoder(config=listener)
+            writer = CausalLMWriter(config=writer)
+            model = SpeechLLM(frontend, encoder, projector, writer, **ChatTextEncoder().for_model())
+        assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == expected
 
 
 def test_searches_refuse_settings():

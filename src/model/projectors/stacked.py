@@ -9,7 +9,16 @@ from torch import Tensor, nn
 from src.model.projectors.projector import Projector, stack_frames, stacked_lengths
 from src.utils.masks import valid_positions
 
-EPS = 1e-6  # of RMSNorm, as language models have it
+
+class RMSNorm(nn.RMSNorm):
+    """Computed in float32, also under autocast; eps as language models have it."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., dim] -> the same, in x's dtype."""
+        return super().forward(x.float()).to(x.dtype)
 
 
 class StackedProjector(Projector):
@@ -51,10 +60,10 @@ class MLPProjector(StackedProjector):
     def make_layers(self, dim_in: int, dim_out: int) -> None:
         self.layers = nn.Sequential(
             nn.Linear(self.stack * dim_in, self.hidden_dim, bias=False),
-            nn.RMSNorm(self.hidden_dim, EPS),
+            RMSNorm(self.hidden_dim),
             nn.GELU(),
             nn.Linear(self.hidden_dim, dim_out, bias=False),
-            nn.RMSNorm(dim_out, EPS),
+            RMSNorm(dim_out),
         )
 
 
@@ -74,7 +83,7 @@ class SwiGLUProjector(StackedProjector):
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:
         width = self.stack * dim_in
-        self.norm_in, self.norm_out = nn.RMSNorm(width, EPS), nn.RMSNorm(dim_out, EPS)
+        self.norm_in, self.norm_out = RMSNorm(width), RMSNorm(dim_out)
         self.gate = nn.Linear(width, self.hidden_dim, bias=False)
         self.up = nn.Linear(width, self.hidden_dim, bias=False)
         self.down = nn.Linear(self.hidden_dim, dim_out, bias=False)
@@ -104,7 +113,7 @@ class LinearProjector(StackedProjector):
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
         self.layers = nn.Sequential(
-            nn.RMSNorm(self.stack * dim_in, EPS), linear, nn.Dropout(self.dropout), nn.RMSNorm(dim_out, EPS)
+            RMSNorm(self.stack * dim_in), linear, nn.Dropout(self.dropout), RMSNorm(dim_out)
         )
 
 
@@ -144,7 +153,7 @@ class MoEProjector(StackedProjector):
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:
         width = self.stack * dim_in
-        self.norm = nn.RMSNorm(width, EPS)
+        self.norm = RMSNorm(width)
         self.router = nn.Linear(width, self.num_experts, bias=False)
         self.experts = nn.ModuleList(  # the first one is everybody's
             nn.Sequential(
