@@ -65,6 +65,12 @@ def said_once(tokens: list[int], times: int) -> list[int]:
     return tokens
 
 
+def best_first(found: list[Hypothesis]) -> list[Hypothesis]:
+    """By score; those that are impossible are left out, if there are others."""
+    found = sorted(found, key=lambda hypothesis: -hypothesis.score)
+    return [hypothesis for hypothesis in found if hypothesis.score > NEVER] or found[:1]
+
+
 class Guard:
     """A logits processor: makes texts end that are too long or go round in circles, and notes what was chosen.
 
@@ -218,7 +224,7 @@ class SpeechLLMBeamSearch(SpeechLLMGreedySearch):
             score = acoustic / (len(text) + 1) ** self.length_penalty
             parts = {"acoustic": acoustic, "ranking": score - acoustic}
             found.append(Hypothesis(text, score, parts, [], values[: len(text)]))
-        return sorted(found, key=lambda hypothesis: -hypothesis.score)
+        return best_first(found)
 
 
 class SpeechLLMSamplingSearch(SpeechLLMGreedySearch):
@@ -261,7 +267,7 @@ class SpeechLLMSamplingSearch(SpeechLLMGreedySearch):
             {tuple(hypothesis.tokens): hypothesis for hypothesis in found[start : start + S]}
             for start in range(0, len(found), S)
         ]
-        return [sorted(texts.values(), key=lambda hypothesis: -hypothesis.score) for texts in different]
+        return [best_first(list(texts.values())) for texts in different]
 
 
 class _Draws(Guard):
