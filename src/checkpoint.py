@@ -282,7 +282,7 @@ def _check_sizes(node: Any, tensors: int, source: Path) -> None:
     """Raises ``UserError`` for a model that is absurdly large, or has more layers than its file has tensors."""
     for key, value in node.items() if isinstance(node, dict) else ():
         _check_sizes(value, tensors, source)
-        most = tensors if key == "num_layers" else MOST_OF_ANYTHING
+        most = tensors if str(key).endswith("layers") else MOST_OF_ANYTHING
         if isinstance(value, int) and value > most:
             raise UserError(f"{source}: {key}={value} does not fit its {WEIGHTS}; do not use this file")
 
