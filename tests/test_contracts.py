@@ -13,6 +13,9 @@ from src.decoding import (
     CTCBeamSearch,
     CTCGreedySearch,
     Hypothesis,
+    SpeechLLMBeamSearch,
+    SpeechLLMGreedySearch,
+    SpeechLLMSamplingSearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
@@ -56,6 +59,19 @@ def parameters(function) -> str:
         ),
         (AttentionGreedySearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
         (AttentionBeamSearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
+        (SpeechLLMGreedySearch, ["max_tokens_per_frame=2.0", "max_repeats=10"]),
+        (
+            SpeechLLMBeamSearch,
+            ["beam_size=4", "length_penalty=1.0", "max_tokens_per_frame=2.0", "max_repeats=10"],
+        ),
+        (
+            SpeechLLMSamplingSearch,
+            [
+                *("samples=8", "temperature=1.0", "top_p=0.9", "seed=0"),
+                *("max_tokens_per_frame=2.0", "max_repeats=10"),
+            ],
+        ),
+        (SpeechLLMGreedySearch.__call__, ["self", "model", "projected", "projected_lengths"]),
         (TransducerGreedySearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (TransducerBeamSearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,11 @@ class Source:
             nobody = dict.fromkeys(SPECIAL)  # the class's defaults may lie outside a small vocabulary
             self.config = self._asked(lambda: transformers.AutoConfig.for_model(**{**nobody, **sizes}))
             return
-        wanted = None if self.is_folder else revision
+        self.revision = revision if self.is_folder else self._asked(lambda: commit_of(source, revision))
+        at = None if self.is_folder else self.revision
         self.config = self._asked(
-            lambda: transformers.AutoConfig.from_pretrained(source, revision=wanted, trust_remote_code=False)
+            lambda: transformers.AutoConfig.from_pretrained(source, revision=at, trust_remote_code=False)
         )
-        self.revision = revision if self.is_folder else getattr(self.config, "_commit_hash", revision)
 
     def network(self, kind: Any, config: Any, dtype: str, rename: Mapping[str, str] | None = None) -> Any:
         """The network of this class (or auto class), in eval mode.
@@ -98,6 +99,13 @@ class Source:
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
             raise UserError(f"{where}: cannot be made ({reason}); {remedy}") from None
+
+
+def commit_of(hub_id: str, revision: str | None) -> str | None:
+    """The commit that a branch, a tag or a commit of a hub stands for, as its place in the cache says."""
+    file = speech_llm_package("transformers").utils.cached_file(hub_id, "config.json", revision=revision)
+    found = re.search(r"snapshots/([0-9a-f]{40})/", Path(file).as_posix())
+    return found[1] if found else revision
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -120,6 +123,39 @@ def test_another_prompt_under_it_is_refused(stage_1, tmp_path):
     file.write_text(file.read_text().replace("[1, ", "[2, ", 1))
     with pytest.raises(UserError, match="its prompt is not the one that the model was trained with"):
         Recognizer.load(checkpoint, device="cpu")
+
+
+IDS = """
+import sys
+from src.model.listeners import TransformersEncoder, TransformersFrontend
+from src.model.writers import CausalLMWriter
+from src.text_encoder import ChatTextEncoder
+parts = TransformersFrontend("some/whisper"), TransformersEncoder("some/whisper"), CausalLMWriter("some/qwen2")
+assert ChatTextEncoder("some/qwen2").vocab_size == 300
+print(*(part.revision for part in parts), sep="\\n")
+print(CausalLMWriter("some/qwen2", revision=parts[2].revision).revision)
+try:
+    CausalLMWriter("some/nobody")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_hub_ids_are_kept_with_their_commits(hub, tmp_path):
+    """From the cache, as a user without a connection has it."""
+    commits = {"whisper": "1" * 40, "qwen2": "2" * 40}
+    for name, commit in commits.items():
+        place = tmp_path / f"models--some--{name}"
+        shutil.copytree(hub / name, place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", IDS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    *revisions, line = done.stdout.splitlines()
+    assert revisions == [commits["whisper"], commits["whisper"], commits["qwen2"], commits["qwen2"]]
+    assert line.startswith("UserError some/nobody: cannot be made")
 
 
 def test_stages_follow_each_other(hub, stage_1, tmp_path):
