@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.pretrained import freeze, keep_still
-from src.model.projectors import Projector
+from src.model.projectors.projector import Projector
 from src.model.speech_model import SpeechModel
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
@@ -66,9 +66,8 @@ class SpeechLLM(SpeechModel):
         for name in self.frozen:
             freeze(getattr(self, name))
         trained = [weight for weight in self.parameters() if weight.requires_grad]
-        for (
-            weight
-        ) in trained:  # small steps would be lost in half precision; autocast computes in it all the same
+        # Small steps would be lost in half precision; autocast computes in it all the same.
+        for weight in trained:
             weight.data = weight.data.float()
         if not trained:
             raise UserError(
@@ -122,13 +121,9 @@ class SpeechLLM(SpeechModel):
         B, P, _ = projected.shape
         before, after = (self.writer.embed(ids).expand(B, -1, -1) for ids in (self.before, self.after))
         vectors = torch.cat([before, projected.to(before.dtype), after], 1)
-        ends = [
-            valid_positions(lengths.new_full((B,), part.size(1)), part.size(1)) for part in (before, after)
-        ]
-        real = torch.cat([ends[0], valid_positions(lengths, P), ends[1]], 1)
-        order = real.byte().argsort(
-            dim=1, stable=True
-        )  # what is padding comes first, all else keeps its order
+        real = F.pad(valid_positions(lengths, P), (before.size(1), after.size(1)), value=True)
+        # What is padding comes first, and all else keeps its order.
+        order = real.byte().argsort(dim=1, stable=True)
         return vectors.gather(1, order.unsqueeze(2).expand_as(vectors)), real.gather(1, order)
 
     def answer_log_probs(

@@ -1,5 +1,4 @@
 from src.model.projectors.mosa import MOSAProjector
-from src.model.projectors.projector import Projected, Projector
 from src.model.projectors.qformer import QFormerProjector
 from src.model.projectors.stacked import LinearProjector, MLPProjector, MoEProjector, SwiGLUProjector
 
@@ -8,8 +7,6 @@ __all__ = [
     "MLPProjector",
     "MOSAProjector",
     "MoEProjector",
-    "Projected",
-    "Projector",
     "QFormerProjector",
     "SwiGLUProjector",
 ]
