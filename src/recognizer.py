@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from src.checkpoint import Checkpoint
 from src.datasets import load_audio
-from src.decoding import Hypothesis, NBestRescoring
+from src.decoding import Hypothesis, NBestRescoring, SpeechLLMGreedySearch
+from src.decoding.streaming import written_so_far
 from src.model import SpeechModel
 from src.text_encoder import WORD_START, TextEncoder
 from src.utils.devices import choose_device
@@ -119,6 +120,20 @@ class Recognizer:
             }
             results.update(zip(positions, self.recognize(batch), strict=True))
         return [results[position] for position in range(len(clips))]
+
+    def stream(self, recording: str | Path | np.ndarray) -> Iterator[str]:
+        """The text of one recording while it is being written, token by token; the last one is the whole.
+
+        Raises ``UserError`` for another search than a speech LLM's ``greedy``.
+        """
+        if type(self.search) is not SpeechLLMGreedySearch:
+            raise UserError(
+                f"stream: {type(self.search).__name__} writes nothing step by step; use a speech LLM's greedy"
+            )
+        samples = _samples(recording, 0) if isinstance(recording, np.ndarray) else load_audio(recording)
+        audio = {"audio": torch.from_numpy(samples)[None], "audio_lengths": torch.tensor([len(samples)])}
+        inputs = self.model.search_inputs(self.listen(audio))
+        yield from map(self.text_encoder.decode, written_so_far(self.search, *inputs))
 
     @torch.inference_mode()
     def listen(self, batch: dict) -> dict[str, Tensor]:

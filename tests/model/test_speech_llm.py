@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ from src.decoding import (  # noqa: E402
     SpeechLLMGreedySearch,
     SpeechLLMSamplingSearch,
 )
+from src.decoding.streaming import written_so_far  # noqa: E402
 from src.loss import AnswerObjective  # noqa: E402
 from src.model import SpeechLLM  # noqa: E402
 from src.model.listeners import TransformersEncoder, TransformersFrontend  # noqa: E402
@@ -25,6 +28,7 @@ from src.model.projectors import (  # noqa: E402
     SwiGLUProjector,
 )
 from src.model.writers import CausalLMWriter  # noqa: E402
+from src.recognizer import Recognizer  # noqa: E402
 from src.text_encoder import ChatTextEncoder  # noqa: E402
 from src.utils.errors import UserError  # noqa: E402
 
@@ -220,6 +224,34 @@ def test_no_search_goes_on_for_ever(audio):
     for search in (SpeechLLMGreedySearch(100.0, 3), SpeechLLMBeamSearch(2, 1.0, 100.0, 3)):
         for hypotheses in search(*model.search_inputs(outputs)):
             assert all(len(hypothesis.tokens) < 60 for hypothesis in hypotheses)
+
+
+def test_a_text_can_be_read_while_it_is_written(model, audio):
+    """Every step adds a token; the end is what greedy returns. Whoever stops listening stops the writer."""
+    threads = threading.active_count()
+    search, text_encoder = SpeechLLMGreedySearch(max_repeats=1000), ChatTextEncoder()
+    recognizer = Recognizer(model, text_encoder, search)
+    with torch.inference_mode():
+        inputs = model.search_inputs(outputs_of(model, audio[:1], LENGTHS[:1])[1])
+        steps = list(written_so_far(search, *inputs))
+        (whole,) = search(*inputs)
+        assert len(whole[0].tokens) > 2 and steps[-1] == whole[0].tokens
+        assert all(step == whole[0].tokens[: len(step)] for step in steps)
+        assert [len(step) for step in steps[:-1]] == list(range(1, len(steps)))
+    texts = list(recognizer.stream(audio[0].numpy()))
+    assert texts[-1] == recognizer.transcribe([audio[0].numpy()])[0].text
+    listening = recognizer.stream(audio[0].numpy())
+    next(listening)
+    listening.close()
+    assert threading.active_count() == threads
+    with pytest.raises(UserError, match="SpeechLLMBeamSearch writes nothing step by step"):
+        next(Recognizer(model, text_encoder, SpeechLLMBeamSearch()).stream(audio[0].numpy()))
+
+
+def test_a_writer_that_breaks_says_so_to_who_listens(model):
+    projected = torch.zeros(1, 3, model.writer.dim + 1)
+    with pytest.raises(RuntimeError):
+        list(written_so_far(SpeechLLMGreedySearch(), model, projected, torch.tensor([3])))
 
 
 def test_parts_that_do_not_fit_are_one_line():
