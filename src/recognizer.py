@@ -17,10 +17,11 @@ from src.checkpoint import Checkpoint
 from src.datasets import load_audio
 from src.decoding import Hypothesis, NBestRescoring, SpeechLLMGreedySearch
 from src.decoding.streaming import written_so_far
+from src.decoding.token_times import take_times_from_ctc
 from src.model import SpeechModel
-from src.text_encoder import WORD_START, TextEncoder
+from src.text_encoder import WORD_START, TextEncoder, normalize
 from src.utils.devices import choose_device
-from src.utils.errors import UserError
+from src.utils.errors import TextError, UserError
 from src.utils.memory import in_memory
 
 
@@ -61,16 +62,24 @@ class Transcript:
 
 
 class Recognizer:
-    """A model, its tokenizer and a search.
+    """A model, its tokenizer and a search; and perhaps a recogniser with CTC, ``times_from``, that says when the words
+    were said of a model that does not know (a speech LLM).
 
     Example (with a checkpoint directory):
         ``Recognizer.load("checkpoints/demo", decoder="beam").transcribe(["a.wav", "b.flac"])``
     """
 
-    def __init__(self, model: SpeechModel, text_encoder: TextEncoder, search: Any) -> None:
+    def __init__(
+        self,
+        model: SpeechModel,
+        text_encoder: TextEncoder,
+        search: Any,
+        times_from: Recognizer | None = None,
+    ) -> None:
         self.model = model
         self.text_encoder = text_encoder
         self.search = search
+        self.times_from = times_from
 
     @classmethod
     def load(
@@ -79,6 +88,7 @@ class Recognizer:
         decoder: str = "greedy",
         device: str = "auto",
         overrides: dict[str, Any] | None = None,
+        times_from: str | Path | None = None,
     ) -> Recognizer:
         """Opens a shared checkpoint.
 
@@ -87,12 +97,14 @@ class Recognizer:
             decoder: a name from the checkpoint's ``decoders`` or from ``src/configs/extra_decoders``, or a YAML file.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
             overrides: settings of the search to replace, e.g. ``{"beam_size": 50}``.
+            times_from: a checkpoint with CTC, which finds the words of a model that does not know their times.
 
         Raises ``UserError`` for anything missing, damaged or unknown.
         """
         checkpoint = Checkpoint.open(checkpoint_dir)
         search = checkpoint.search(decoder, overrides)
-        return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search)
+        aligner = None if times_from is None else cls.load(times_from, device=device)
+        return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search, aligner)
 
     def transcribe(
         self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16
@@ -143,7 +155,46 @@ class Recognizer:
 
     def recognize(self, batch: dict) -> list[Transcript]:
         """One collated batch, with ``utterance_id`` -> B transcripts."""
-        return self.decode(self.listen(batch), batch["utterance_id"])
+        transcripts = self.decode(self.listen(batch), batch["utterance_id"])
+        if self.times_from is not None:
+            without = [transcript for transcript in transcripts if not transcript.words]
+            rows = torch.tensor([row for row, transcript in enumerate(transcripts) if not transcript.words])
+            if without:
+                clips = {name: batch[name][rows] for name in ("audio", "audio_lengths")}
+                for transcript, words in zip(
+                    without, self.times_from.find_words(clips, [t.text for t in without]), strict=True
+                ):
+                    transcript.words = words
+        return transcripts
+
+    def find_words(self, batch: dict, texts: list[str]) -> list[list[tuple[str, float, float, float]]]:
+        """When the words of texts were said in a batch's clips (forced alignment by CTC): text, start and end in s, and
+        confidence. None of a text that CTC's tokens cannot write or that the clip is too short for.
+
+        Raises ``UserError`` for a model without CTC.
+        """
+        outputs = self.listen(batch)
+        log_probs, lengths = outputs.get("log_probs"), outputs.get("log_prob_lengths")
+        if log_probs is None and hasattr(self.model, "ctc_log_probs"):
+            log_probs, lengths = self.model.ctc_log_probs(outputs["encoded"]), outputs["encoded_lengths"]
+        if log_probs is None:
+            raise UserError(
+                f"a {type(self.model).__name__} has no CTC layer to align words with; give another checkpoint"
+            )
+        found = [[Hypothesis(self._tokens(text), 0.0)] for text in texts]
+        take_times_from_ctc(found, log_probs, lengths)
+        for row, (hypothesis,) in enumerate(found):
+            if hypothesis.token_times:
+                hypothesis.token_log_probs = log_probs[
+                    row, hypothesis.token_times, hypothesis.tokens
+                ].tolist()
+        return [self._words(hypothesis) for (hypothesis,) in found]
+
+    def _tokens(self, text: str) -> list[int]:
+        try:
+            return self.text_encoder.encode(normalize(text))
+        except TextError:
+            return []
 
     def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
         """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""

@@ -76,7 +76,10 @@ def parameters(function) -> str:
         (TransducerBeamSearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),
         (CTCGreedySearch.__call__, ["self", "log_probs", "lengths"]),
-        (Recognizer.load, ["checkpoint_dir", "decoder=greedy", "device=auto", "overrides=None"]),
+        (
+            Recognizer.load,
+            ["checkpoint_dir", "decoder=greedy", "device=auto", "overrides=None", "times_from=None"],
+        ),
         (SpeechModel.encode, ["self", "features", "feature_lengths"]),
     ],
 )
