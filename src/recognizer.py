@@ -20,9 +20,11 @@ from src.decoding.streaming import written_so_far
 from src.decoding.token_times import take_times_from_ctc
 from src.model import SpeechModel
 from src.text_encoder import WORD_START, TextEncoder, normalize
+from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
 from src.utils.errors import TextError, UserError
 from src.utils.memory import in_memory
+from src.utils.pauses import cut_at_pauses
 
 
 def _samples(recording: np.ndarray, position: int) -> np.ndarray:
@@ -59,6 +61,19 @@ class Transcript:
     text: str
     words: list[tuple[str, float, float, float]]  # text, start in s, end in s, confidence in (0, 1]
     hypotheses: list[Hypothesis] = field(repr=False, default_factory=list)  # best first, with their texts
+
+
+def _joined(pieces: list[tuple[Transcript, int]]) -> Transcript:
+    """One recording's transcript from those of its pieces, and how many samples each of these has."""
+    first = pieces[0][0]
+    if len(pieces) == 1:
+        return first
+    words, before = [], 0
+    for transcript, samples in pieces:
+        shift = before / SAMPLE_RATE
+        words += [(word, round(a + shift, 3), round(b + shift, 3), p) for word, a, b, p in transcript.words]
+        before += samples
+    return Transcript(first.id, " ".join(t.text for t, _ in pieces if t.text), words)
 
 
 class Recognizer:
@@ -107,11 +122,15 @@ class Recognizer:
         return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search, aligner)
 
     def transcribe(
-        self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16
+        self,
+        recordings: Sequence[str | Path | np.ndarray],
+        batch_size: int = 16,
+        longest_s: float | None = None,
     ) -> list[Transcript]:
         """Files of any format and rate, or arrays [N] of 16 kHz samples in [-1, 1]; results in their order.
 
-        A file's id is its name without the suffix, an array's its position. Raises ``AudioError`` for a
+        A file's id is its name without the suffix, an array's its position. What is longer than ``longest_s`` is cut at
+        pauses, and its pieces' texts and words are joined (it has no hypotheses then). Raises ``AudioError`` for a
         recording that cannot be read.
         """
         clips = []
@@ -120,6 +139,14 @@ class Recognizer:
                 clips.append((str(position), _samples(recording, position)))
             else:
                 clips.append((Path(recording).stem, load_audio(recording)))
+        if longest_s is not None:
+            cut = [[(name, piece) for piece in cut_at_pauses(samples, longest_s)] for name, samples in clips]
+            pieces = iter(self._transcribe([piece for whole in cut for piece in whole], batch_size))
+            return [_joined([(next(pieces), len(samples)) for _, samples in whole]) for whole in cut]
+        return self._transcribe(clips, batch_size)
+
+    def _transcribe(self, clips: list[tuple[str, np.ndarray]], batch_size: int) -> list[Transcript]:
+        """Clips of similar length together; ids and samples -> transcripts, in the clips' order."""
         order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))
         results: dict[int, Transcript] = {}
         for start in range(0, len(order), batch_size):
