@@ -38,7 +38,7 @@ class Source:
         transformers = speech_llm_package("transformers")
         if (source is None) == (sizes is None):
             raise UserError("give either source (a hub id or a folder) or config (model_type and sizes)")
-        self.name, self.sizes = source, sizes
+        self.name = source
         self.is_folder = source is not None and os.path.isdir(source)
         if sizes is not None:
             self.revision = None

@@ -40,14 +40,16 @@ SEARCHES = {
 }
 
 
-def speech_llm(writer: str = "qwen3", listener: str = "glm_asr", text_encoder=None, **settings) -> SpeechLLM:
+def speech_llm(
+    writer: str = "qwen3", listener: str = "glm_asr", text_encoder=None, lora=None, **settings
+) -> SpeechLLM:
     torch.manual_seed(0)
     text_encoder = text_encoder or ChatTextEncoder()
     config = LISTENERS[listener]
     parts = {"projector": MLPProjector(stack=4, hidden_dim=16), "frozen": ["encoder", "writer"], **settings}
     model = SpeechLLM(
         TransformersFrontend(config=config),
-        TransformersEncoder(config=config),
+        TransformersEncoder(config=config, lora=lora),
         writer=CausalLMWriter(config=WRITERS[writer]),
         **text_encoder.for_model(),
         **parts,
@@ -191,6 +193,26 @@ def test_frozen_parts_stay_as_they_are(model, audio):
     assert moved == learning
     assert losses["too_short"].tolist() == [False, False, False, True, True, False]
     assert int(losses["normalizer"]) == 4 * 3
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_every_listener_can_be_trained_as_a_whole_or_with_lora(listener, audio):
+    """Short clips among them; with LoRA everything but its dropout stays in eval mode."""
+    texts = [[5, 6]] * len(LENGTHS)
+    lora = {"rank": 2, "alpha": 4, "targets": ["q_proj", "k_proj"], "dropout": 0.1}
+    whole = speech_llm(listener=listener, frozen=["writer"]).train()
+    adapted = speech_llm(listener=listener, lora=lora).train()
+    assert all(module.training for module in whole.encoder.modules())
+    learning = {name for name, module in adapted.encoder.named_modules() if module.training}
+    assert learning and all("lora_" in name for name in learning)
+    for model in (whole, adapted):
+        batch, outputs = outputs_of(model, audio, LENGTHS, texts)
+        AnswerObjective()(**batch, **outputs)["loss_sum"].backward()
+        gradients = {name: w.grad for name, w in model.encoder.named_parameters() if w.requires_grad}
+        assert gradients and all(gradient is not None for gradient in gradients.values()), listener
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+    assert all("lora_" in name for name in gradients)
+    assert not any("masked_spec_embed" in name for name, _ in whole.named_parameters())
 
 
 def test_a_mixture_s_auxiliary_loss_is_added_in_training_alone(audio):

@@ -11,13 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from src.model.listeners.kinds import Kind, kind_of, listener_config
+from src.model.listeners.kinds import kind_of, listener_config
 from src.model.pretrained import Pretrained, Source
 from src.utils.extras import speech_llm_package
 from src.utils.masks import valid_positions
 
 # Of training from scratch; some of it crashes on short clips.
-WITHOUT = {"apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0}
+WITHOUT = {
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+    "layerdrop": 0.0,
+    "encoder_layerdrop": 0.0,
+}
 
 
 class TransformersEncoder(Pretrained):
@@ -49,14 +55,14 @@ class TransformersEncoder(Pretrained):
         sizes = listener_config(origin.config)
         for name in WITHOUT.keys() & vars(sizes).keys():
             setattr(sizes, name, WITHOUT[name])
-        kind: Kind = kind_of(sizes)
+        kind = kind_of(sizes)
         make = getattr(speech_llm_package(f"transformers.models.{kind.module}"), kind.class_name)
         super().__init__(origin, origin.network(make, sizes, dtype, kind.rename), lora)
         self.way, self.window_frames = kind.way, kind.window_frames
         self.dim = sizes.hidden_size
-        self.steps = (
-            list(zip(sizes.conv_kernel, sizes.conv_stride, strict=True)) if kind.num_mels is None else []
-        )
+        self.steps: list[tuple[int, int]] = []  # kernels and strides that waveforms go through
+        if kind.num_mels is None:
+            self.steps = list(zip(sizes.conv_kernel, sizes.conv_stride, strict=True))
         self.subsampling_factor = math.prod(stride for _, stride in self.steps) if self.steps else 2
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
