@@ -8,7 +8,6 @@ Takes some real optimizer steps of the config (as for train.py) and keeps nothin
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.trainer import trainer_to_measure
 from src.trainer.profiling import profile
 from src.utils.errors import UserError, door
-from src.utils.files import check_output, written_whole
 from src.utils.hydra_door import config_and_options
-from src.utils.plots import bars_figure
+from src.utils.profile_report import check_folder, columns, write_profile
 
 
 def table(result: dict[str, Any]) -> str:
     """The result in words and columns."""
-    lines = [f"{'stage':32}{'ms a step':>10}{'share':>9}"]
-    for stage, times in result["stages"].items():
-        lines.append(f"{stage:32}{1000 * times['s_per_step']:10.2f}{times['share']:9.1%}")
-    lines += ["", f"{'memory':32}{'MB':>10}"]
-    lines += [f"{part:32}{size / 1e6:10.1f}" for part, size in result["memory_bytes"].items()]
+    stages = {
+        stage: (f"{1000 * times['s_per_step']:.2f}", f"{times['share']:.1%}")
+        for stage, times in result["stages"].items()
+    }
+    memory = {part: (f"{size / 1e6:.1f}",) for part, size in result["memory_bytes"].items()}
+    lines = [*columns(["stage", "ms a step", "share"], stages), "", *columns(["memory", "MB"], memory)]
     idle = result["gpu_idle_share"]
     idle = f"unknown ({result['gpu_idle_unknown_because']})" if idle is None else f"{idle:.1%}"
     padding = result["padding_share"]
@@ -55,27 +54,20 @@ def main() -> None:
     config, options = config_and_options(parser)
     if options.steps < 1:
         raise UserError(f"--steps {options.steps}: give at least 1")
-    files = options.out / "profile.json", options.out / "profile.png"
-    for file in files:
-        check_output(file)
+    check_folder(options.out)
     result = {
         "config": options.config_name,
         "overrides": options.overrides,
         **profile(trainer_to_measure(config), options.steps),
     }
-    picture = bars_figure(
-        {
-            "ms a step": {stage: 1000 * times["s_per_step"] for stage, times in result["stages"].items()},
-            "memory, MB": {part: size / 1e6 for part, size in result["memory_bytes"].items()},
-        },
-        f"{options.config_name} on {result['device']}, {result['precision']}",
-    )
-    with written_whole(files[0]) as unfinished:
-        unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    with written_whole(files[1]) as unfinished:
-        picture.savefig(unfinished, format="png", dpi=110)
+    panels = {
+        "ms a step": {stage: 1000 * times["s_per_step"] for stage, times in result["stages"].items()},
+        "memory, MB": {part: size / 1e6 for part, size in result["memory_bytes"].items()},
+    }
+    title = f"{options.config_name} on {result['device']}, {result['precision']}"
+    files = write_profile(options.out, result, panels, title)
     print(table(result))
-    print(f"files: {files[0]} and {files[1]}")
+    print(files)
 
 
 if __name__ == "__main__":

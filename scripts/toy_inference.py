@@ -3,7 +3,8 @@
     python train.py -cn=paraformer_toy
     python scripts/toy_inference.py saved/paraformer_toy --text "hello world"
 
-Prints what each part makes of it, with shapes, and draws where the predictor fires into OUT.
+Prints what each part makes of it, with shapes, and draws where the predictor fires into OUT. The sound is written
+beside it, for scripts/inspect_model.py and your ears.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.datasets.tones import ALPHABET, tones_of
+from src.logger.media import encode_audio
 from src.model import ParaformerModel
 from src.recognizer import Recognizer
 from src.utils.audio import SAMPLE_RATE
@@ -74,6 +76,9 @@ def main() -> None:
     )
     figure.savefig(arguments.out, dpi=110)
     print(f"picture   {arguments.out}")
+    sound = arguments.out.with_suffix(".flac")
+    sound.write_bytes(encode_audio(audio[0].numpy()))
+    print(f"sound     {sound}")
 
 
 if __name__ == "__main__":

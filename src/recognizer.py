@@ -239,9 +239,10 @@ class Recognizer:
                 "give one of its own, or a YAML with 'search_of_checkpoint: beam'"
             )
         found = self.search(*inputs)
-        return [self._transcript(i, hypotheses) for i, hypotheses in zip(utterance_ids, found, strict=True)]
+        return [self.transcript(i, hypotheses) for i, hypotheses in zip(utterance_ids, found, strict=True)]
 
-    def _transcript(self, utterance_id: str, hypotheses: list[Hypothesis]) -> Transcript:
+    def transcript(self, utterance_id: str, hypotheses: list[Hypothesis]) -> Transcript:
+        """What a search found in a recording, best first, as text and words."""
         for hypothesis in hypotheses:
             hypothesis.text = self.text_encoder.decode(hypothesis.tokens)
         best = hypotheses[0]

@@ -195,6 +195,10 @@ class NGramLM:
         try:
             with Path(file).open("rb") as stream:
                 is_binary = stream.read(9)[8:] == b"{"  # safetensors: a length of 8 bytes, then JSON
+        except IsADirectoryError:
+            raise UserError(
+                f"{file}: a folder; an n-gram model is a file of scripts/train_lm.py (an LSTM rescores: --rescore)"
+            ) from None
         except OSError as error:
             raise UserError(f"{file}: no language model can be read from it ({error.strerror})") from None
         return cls.load(file) if is_binary else cls.from_arpa(file)

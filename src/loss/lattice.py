@@ -7,6 +7,7 @@ batch. The backward variables are the forward ones of the reversed lattice, so b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -65,9 +66,39 @@ def transducer_arcs(blank: Tensor, label: Tensor, frame_counts: Tensor, token_co
     return Arcs(log_likelihood, (share + blank + after_blank).exp(), (share + label + after_label).exp())
 
 
-def _swept(into: Tensor, along: Tensor, start: Tensor) -> Tensor:
+def best_path(blank: Tensor, label: Tensor) -> list[int]:
+    """The most probable path of one utterance (Viterbi), as the frame in which it emits each token.
+
+    Args:
+        blank, label: log P of each node's blank and label arc, [T, U + 1] each, T at least 1.
+
+    Example: the token in the second of two frames
+        >>> blank, label = torch.tensor([[0.9, 0.9], [0.2, 0.9]]).log(), torch.tensor([[0.1, 0], [0.8, 0]]).log()
+        >>> best_path(blank, label)
+        [1]
+    """
+    into = F.pad(blank.double(), (0, 0, 1, -1), value=NEVER)
+    along = F.pad(label.double(), (1, -1), value=NEVER)
+    best = _swept(into[None], along[None], into.new_zeros(1), torch.maximum)[0]
+    by_blank = F.pad(best, (0, 0, 1, -1), value=NEVER) + into
+    by_label = F.pad(best, (1, -1), value=NEVER) + along
+    came_by_label = (by_label > by_blank).tolist()
+    t, u = len(blank) - 1, blank.size(1) - 1
+    frames = [0] * u
+    while u:
+        if t and not came_by_label[t][u]:
+            t -= 1
+        else:
+            u -= 1
+            frames[u] = t
+    return frames
+
+
+def _swept(
+    into: Tensor, along: Tensor, start: Tensor, add: Callable[[Tensor, Tensor], Tensor] = torch.logaddexp
+) -> Tensor:
     """Forward variables [B, T, U]: each node's sum over the arc from the frame before (weights ``into``) and the one
-    from the token before (``along``), from start [B] at the node (0, 0)."""
+    from the token before (``along``), from start [B] at the node (0, 0); with ``maximum`` for ``add`` the best one."""
     B, T, U = into.shape
     if T == 0:
         return into
@@ -77,7 +108,7 @@ def _swept(into: Tensor, along: Tensor, start: Tensor) -> Tensor:
     nodes = [node]
     for d in range(1, T + U - 1):
         before = F.pad(node[:, :-1], (1, 0), value=NEVER)
-        node = torch.logaddexp(node + into[d], before + along[d])
+        node = add(node + into[d], before + along[d])
         nodes.append(node)
     # Node (t, u) stands in row t + u.
     t, u = torch.arange(T, device=into.device)[:, None], torch.arange(U, device=into.device)

@@ -127,6 +127,34 @@ def fused_transducer_loss(
     return reduced(losses)
 
 
+def joined_arcs(
+    encoded: Tensor,
+    predicted: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    encoded_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Arguments as for ``fused_transducer_loss`` -> log P of each node's blank and label arc, [B, T, U + 1] each, as
+    ``transducer_arcs`` and ``best_path`` take them. Without gradients.
+
+    Example:
+        >>> encoded, predicted, joiner = torch.randn(1, 5, 8), torch.randn(1, 4, 8), torch.nn.Linear(8, 6)
+        >>> lengths = torch.tensor([5]), torch.tensor([3])
+        >>> arcs = joined_arcs(encoded, predicted, joiner.weight, joiner.bias, torch.tensor([[1, 2, 3]]), *lengths)
+        >>> occupied = sum(transducer_arcs(*arcs, *lengths)[1:])  # of each node, by any path
+        >>> occupied.sum().round().item()  # every path has T + U arcs
+        8.0
+    """
+    with torch.no_grad():
+        labels = _labels(targets, target_lengths, predicted.size(1))
+        joiner = _Joiner(encoded, predicted, weight, bias, weight.dtype)
+        _, blank_arc, label_arc = joiner.arcs(labels, encoded_lengths, target_lengths, blank)
+        return blank_arc, label_arc
+
+
 class _FusedTransducerLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -143,23 +171,10 @@ class _FusedTransducerLoss(torch.autograd.Function):
         device = encoded.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         ctx.blank = blank
-        (B, T), columns = encoded.shape[:2], predicted.size(1)
-        labels = _labels(targets, tokens, columns)
-        inside = valid_positions(frames, T).unsqueeze(2) & valid_positions(tokens + 1, columns).unsqueeze(1)
-        nodes = inside.flatten().nonzero().squeeze(1)
+        labels = _labels(targets, tokens, predicted.size(1))
         joiner = _Joiner(encoded, predicted, weight, bias, ctx.dtype)
-        normalizer, blank_arc, label_arc = (
-            torch.zeros(B * T * columns, dtype=joiner.score_dtype, device=encoded.device) for _ in range(3)
-        )
-        for part in joiner.parts(nodes):
-            scores = joiner.scores(part)[0]
-            normalizer[part] = scores.logsumexp(1)
-            blank_arc[part] = scores[:, blank]
-            label_arc[part] = scores.gather(1, joiner.label(labels, part)).squeeze(1)
-        shape = B, T, columns
-        arcs = transducer_arcs(
-            (blank_arc - normalizer).view(shape), (label_arc - normalizer).view(shape), frames, tokens
-        )
+        normalizer, blank_arc, label_arc = joiner.arcs(labels, frames, tokens, blank)
+        arcs = transducer_arcs(blank_arc, label_arc, frames, tokens)
         ctx.save_for_backward(encoded, predicted, weight, bias, labels, normalizer, arcs.blank, arcs.label)
         return -arcs.log_likelihood.to(joiner.score_dtype)
 
@@ -202,8 +217,26 @@ class _Joiner:
     ) -> None:
         self.encoded, self.predicted = encoded.flatten(0, 1).to(dtype), predicted.flatten(0, 1).to(dtype)
         self.weight, self.bias = weight.to(dtype), bias.to(dtype)
+        self.shape = *encoded.shape[:2], predicted.size(1)
         self.per_utterance, self.columns = encoded.size(1) * predicted.size(1), predicted.size(1)
         self.score_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def arcs(
+        self, labels: Tensor, frames: Tensor, tokens: Tensor, blank: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """labels [B, U + 1], frames and tokens [B] -> log of the sum over tokens [B T (U + 1)], and log P of the
+        blank arcs and of the label arcs [B, T, U + 1]; zeros in nodes beyond an utterance's frames or tokens."""
+        inside = valid_positions(frames, self.shape[1]).unsqueeze(2)
+        inside = inside & valid_positions(tokens + 1, self.columns).unsqueeze(1)
+        normalizer, blank_arc, label_arc = (
+            torch.zeros(inside.numel(), dtype=self.score_dtype, device=self.encoded.device) for _ in range(3)
+        )
+        for part in self.parts(inside.flatten().nonzero().squeeze(1)):
+            scores = self.scores(part)[0]
+            normalizer[part] = scores.logsumexp(1)
+            blank_arc[part] = scores[:, blank]
+            label_arc[part] = scores.gather(1, self.label(labels, part)).squeeze(1)
+        return normalizer, *((arc - normalizer).view(self.shape) for arc in (blank_arc, label_arc))
 
     def parts(self, nodes: Tensor) -> tuple[Tensor, ...]:
         return nodes.split(max(1, SCORES_AT_ONCE // len(self.weight)))

@@ -34,7 +34,8 @@ def ctc_alignment(
     labels[:, 1::2] = tokens
     emissions = log_probs.gather(2, labels[:, None].expand(-1, T, -1)).double()
     # From two states before: into a token that differs from the one before it.
-    may_skip = F.pad(labels[:, 2:] != labels[:, :-2], (2, 0)) & (
+    # Sliced, not padded by -2: where all texts are empty, there is but one state.
+    may_skip = F.pad(labels[:, 2:] != labels[:, :-2], (2, 0))[:, :states] & (
         torch.arange(states, device=tokens.device) % 2 == 1
     )
     best = torch.full((B, states), NEVER, dtype=torch.float64, device=log_probs.device)
@@ -45,7 +46,7 @@ def ctc_alignment(
             [
                 best,
                 F.pad(best, (1, -1), value=NEVER),
-                F.pad(best, (2, -2), value=NEVER).masked_fill(~may_skip, NEVER),
+                F.pad(best, (2, 0), value=NEVER)[:, :states].masked_fill(~may_skip, NEVER),
             ]
         )
         value, step = came.max(0)

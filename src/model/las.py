@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.speech_model import SpeechModelWithCTC
@@ -66,12 +65,11 @@ class LASModel(SpeechModelWithCTC):
     @torch.inference_mode()
     def attention(self, features: Tensor, feature_lengths: Tensor, tokens: Tensor) -> Tensor:
         """Where it looks for each token of texts [B, U] and for their ends: [B, U + 1, T'], each row sums to 1."""
-        memory = self.remember(*self.encode(features, feature_lengths))
-        state, rows = self.speller.begin(memory, 1), []
-        for token in F.pad(tokens, (1, 0)).split(1, dim=1):
-            _, weights, state = self.step(token, state, memory)
-            rows.append(weights)
-        return torch.cat(rows, 1)
+        return self.looked(*self.encode(features, feature_lengths), tokens).mean(1)
+
+    def looked(self, encoded: Tensor, encoded_lengths: Tensor, tokens: Tensor) -> Tensor:
+        """encoded [B, T', D], encoded_lengths [B], texts [B, U] -> ``attention`` head by head, [B, H, U + 1, T']."""
+        return self.speller.looked(tokens, self.from_encoder(encoded), encoded_lengths)
 
     def search_inputs(self, outputs: dict[str, Tensor]) -> tuple[LASModel, Tensor, Tensor]:
         """The model, which is asked step by step, encoded [B, T', D] and encoded_lengths [B]."""

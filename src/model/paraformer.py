@@ -105,9 +105,17 @@ class ParaformerModel(SpeechModelWithCTC):
     def write(self, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Tensor, Slots]:
         """encoded [B, T', D], encoded_lengths [B] -> log_probs [B, U, V] (float32) of each slot, and the slots."""
         slots = self.predictor(encoded, encoded_lengths, self.ctc_log_probs(encoded))
-        vectors = self.from_slots(slots.vectors)
-        logits = self.decoder(vectors, slots.lengths, self.from_encoder(encoded), encoded_lengths)
+        logits = self.decoder(*self._decoder_inputs(slots, encoded, encoded_lengths))
         return logits.float().log_softmax(-1), slots
+
+    def looked(self, slots: Slots, encoded: Tensor, encoded_lengths: Tensor) -> Tensor:
+        """The slots that ``write`` returned -> where the decoder's heads look for each, [B, H, U, T']."""
+        return self.decoder.looked(*self._decoder_inputs(slots, encoded, encoded_lengths))
+
+    def _decoder_inputs(
+        self, slots: Slots, encoded: Tensor, encoded_lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.from_slots(slots.vectors), slots.lengths, self.from_encoder(encoded), encoded_lengths
 
     def search_inputs(self, outputs: dict[str, Tensor]) -> tuple[ParaformerModel, Tensor, Tensor]:
         """The model, encoded [B, T', D] and encoded_lengths [B]."""

@@ -11,73 +11,19 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.trainer.trainer import Trainer
 from src.utils.audio import SAMPLE_RATE
 from src.utils.memory import SavedForBackward, peak_memory
 from src.utils.progress import progress_bar
+from src.utils.stage_clock import REST, StageClock, around, encoder_parts
 
 LOADER, COPYING, FRONTEND, SPEC_AUGMENT = "waiting for the loader", "copying", "frontend", "SpecAugment"
 HEAD, LOSS, BACKWARD = "head", "loss", "backward"
 GRADIENT, OPTIMIZER, AVERAGE = "gradient norm and clipping", "optimizer", "EMA"
-REST, ENCODER_REST = "rest", "encoder: rest"
-# Parts of encoders, by a word in the name of the attribute that holds them.
-PARTS = ("subsampling", "attention", "convolution", "feed_forward", "recurrent")
 WARM_UP = 3  # steps that are not counted: memory is asked for, kernels are chosen
 IDLE_STEPS = 3  # steps whose kernels are recorded
-
-
-class StageClock:
-    """Gives every moment of a step to one stage: the innermost that was entered and not left.
-
-    On a GPU the moments are events in its queue, read when the step is over: nothing waits for them.
-    """
-
-    def __init__(self, device: torch.device, stages: Iterable[str]) -> None:
-        self.device, self.on_gpu = device, device.type == "cuda"
-        self.stages = list(stages)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all steps so far."""
-        self.seconds = dict.fromkeys(self.stages, 0.0)
-        self.wall_s = 0.0
-        self.stack: list[str] = []
-        self.marks: list[tuple[str, Any]] = []
-
-    def switch(self, stage: str) -> None:
-        """Leaves whatever was entered for ``stage``."""
-        if not self.marks:
-            self.started = time.perf_counter()
-        self.stack = [stage]
-        self._mark()
-
-    def enter(self, stage: str) -> None:
-        if self.stack[0] != BACKWARD:  # there a module runs again for its gradient, perhaps in another thread
-            self.stack.append(stage)
-            self._mark()
-
-    def leave(self) -> None:
-        if self.stack[0] != BACKWARD:
-            self.stack.pop()
-            self._mark()
-
-    def end_step(self) -> None:
-        """Waits for the device and adds the step's times to ``seconds`` and ``wall_s``."""
-        self.switch(REST)
-        if self.on_gpu:
-            torch.cuda.synchronize(self.device)
-        for (stage, start), (_, end) in itertools.pairwise(self.marks):
-            self.seconds[stage] += start.elapsed_time(end) / 1000 if self.on_gpu else end - start
-        self.wall_s += time.perf_counter() - self.started
-        self.marks = []
-
-    def _mark(self) -> None:
-        moment = torch.cuda.Event(enable_timing=True) if self.on_gpu else time.perf_counter()
-        if self.on_gpu:
-            moment.record(torch.cuda.current_stream(self.device))
-        self.marks.append((self.stack[-1], moment))
 
 
 def profile(trainer: Trainer, steps: int) -> dict[str, Any]:
@@ -152,50 +98,25 @@ def _speed_of_the_loader(trainer: Trainer, steps: int) -> float:
 def _watch(trainer: Trainer) -> StageClock:
     """A clock that the trainer's parts move."""
     step, optimization = trainer.step, trainer.optimization
-    parts = list(_parts(step.model.encoder))
+    parts = encoder_parts(step.model.encoder)
     named = dict.fromkeys(stage for _, stage in parts)
-    forward = [FRONTEND, SPEC_AUGMENT, *named, ENCODER_REST, HEAD, LOSS]
-    clock = StageClock(
-        trainer.device, [LOADER, COPYING, *forward, BACKWARD, GRADIENT, OPTIMIZER, AVERAGE, REST]
-    )
+    forward = [FRONTEND, SPEC_AUGMENT, *named, HEAD, LOSS]
+    stages = [LOADER, COPYING, *forward, BACKWARD, GRADIENT, OPTIMIZER, AVERAGE]
+    # In a backward pass a module runs again for its gradient, perhaps in another thread.
+    clock = StageClock(trainer.device, stages, whole=BACKWARD)
     # What the model does around its encoder and its frontend is its head.
-    parts += [(step, REST), (step.model, HEAD), (step.model.encoder, ENCODER_REST), (step.objective, LOSS)]
+    parts += [(step, REST), (step.model, HEAD), (step.objective, LOSS)]
     parts += [(step.model.frontend, FRONTEND)]
     parts += [(step.spec_augment, SPEC_AUGMENT)] if step.spec_augment is not None else []
-    for module, stage in parts:
-        module.register_forward_pre_hook(lambda *_, stage=stage: clock.enter(stage))
-        module.register_forward_hook(lambda *_: clock.leave())
+    clock.watch(parts)
     step.register_forward_hook(lambda *_: clock.switch(BACKWARD))
-    _around(optimization, "backward", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
-    _around(optimization, "divide_gradients", lambda: clock.switch(GRADIENT), lambda: None)
+    around(optimization, "backward", lambda: clock.switch(COPYING), lambda: clock.switch(REST))
+    around(optimization, "divide_gradients", lambda: clock.switch(GRADIENT), lambda: None)
     trainer.optimizer.register_step_pre_hook(lambda *_: clock.switch(OPTIMIZER))
     trainer.optimizer.register_step_post_hook(lambda *_: clock.switch(REST))
     if trainer.ema:
-        _around(trainer.ema, "update", lambda: clock.switch(AVERAGE), lambda: clock.switch(REST))
+        around(trainer.ema, "update", lambda: clock.switch(AVERAGE), lambda: clock.switch(REST))
     return clock
-
-
-def _parts(module: nn.Module, inherited: str | None = None) -> Iterator[tuple[nn.Module, str]]:
-    """The outermost modules of an encoder that are one of ``PARTS``, with their stage."""
-    for name, child in module.named_children():
-        part = inherited or next((f"encoder: {part}" for part in PARTS if part in name), None)
-        if part is None or isinstance(child, nn.ModuleList):
-            yield from _parts(child, part)
-        else:
-            yield child, part.replace("_", "-")
-
-
-def _around(owner: Any, method: str, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """Replaces a method of one object by itself with something done before and after it."""
-    original = getattr(owner, method)
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        before()
-        result = original(*args, **kwargs)
-        after()
-        return result
-
-    setattr(owner, method, watched)
 
 
 def _idle_share(device: torch.device, step: Callable[[], Any]) -> tuple[float | None, str | None]:

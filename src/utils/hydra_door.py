@@ -36,6 +36,8 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         if unknown := re.search("Could not override '([^']+)'", detail):
             raise UserError(_unknown_key(unknown[1], name)) from None
+        if unknown := re.search("Could not find '([^']+)/([^'/]+)'", detail):
+            raise UserError(_unknown_choice(*unknown.groups())) from None
         if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
             detail += "; quote a value with ( ) , or = twice: 'key=\"a,b\"'"
         elif "primary config" in detail:
@@ -66,6 +68,14 @@ def _unknown_key(key: str, name: str) -> str:
         return f"{key} is unknown to -cn={name}{known}"
     known = f"; {group or 'the config'} has: {', '.join(names)}" if names else ""
     return f"{key} is not in -cn={name}{known}; to add it all the same, write +{key}=..."
+
+
+def _unknown_choice(group: str, choice: str) -> str:
+    """What to say of a choice that a group does not have."""
+    names = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    like = difflib.get_close_matches(choice, names, n=1)
+    meant = f"did you mean {like[0]}? " if like else ""
+    return f"{group}={choice}: there is no such choice; {meant}{group} has: {', '.join(names)}"
 
 
 def _completed(config: DictConfig, name: str) -> DictConfig:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import resource
 import sys
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from src.utils.audio import SAMPLE_RATE
 
@@ -57,6 +60,57 @@ class SavedForBackward(saved_tensors_hooks):
         """Bytes of all that was kept, each storage once, but these tensors."""
         others = {weight.untyped_storage().data_ptr() for weight in weights}
         return sum(size for pointer, size in self.storages.items() if pointer not in others)
+
+
+class LiveTensors(TorchDispatchMode):
+    """``with LiveTensors(stage) as live``: knows afterwards how many bytes of tensors lived at once, by stage.
+
+    Every tensor that an operator makes counts from then on until nobody holds it; what a kernel needs for itself does
+    not. The same on a CPU and a GPU.
+
+    Args:
+        stage: says in which one the work is.
+        ignored: tensors that were there before, such as the weights.
+
+    >>> with LiveTensors(lambda: "only") as live:
+    ...     first = torch.ones(10)
+    ...     second = (first + 1) * 2  # while this is made, three of them are there
+    >>> live.peaks
+    {'only': 120}
+    """
+
+    def __init__(self, stage: Callable[[], str], ignored: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.stage, self.bytes = stage, 0
+        self.peaks: dict[str, int] = {}
+        self.known = {tensor.untyped_storage().data_ptr() for tensor in ignored}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        with self:  # what is made of several operators is seen operator by operator
+            result = function.decompose(*args, **kwargs)
+        if result is not NotImplemented:
+            return result
+        result = function(*args, **kwargs)
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor):
+                self._count(value.untyped_storage())
+        stage = self.stage()
+        self.peaks[stage] = max(self.peaks.get(stage, 0), self.bytes)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        pointer, size = storage.data_ptr(), storage.nbytes()
+        if size and pointer not in self.known:
+            self.known.add(pointer)
+            self.bytes += size
+            weakref.finalize(storage, self._forget, pointer, size)
+
+    def _forget(self, pointer: int, size: int) -> None:
+        self.known.discard(pointer)
+        self.bytes -= size
 
 
 def in_memory(

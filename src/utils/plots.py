@@ -1,4 +1,4 @@
-"""Pictures of audio, and bars.
+"""Pictures of audio, and bars; the parts that ``model_plots`` draws with, too.
 
 Figures are made as objects, without pyplot's global state: nothing to close, safe in threads.
 """
@@ -45,12 +45,12 @@ def spectrogram_figure(
     figure = Figure(figsize=(8, 2.8 + below), layout="constrained", facecolor="white")
     heights = (2.8, below)[:rows]
     axes, *others = figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    image = _spectrogram(axes, features, hop_ms, *_colour_range([features]))
+    image = draw_spectrogram(axes, features, hop_ms, *colour_range([features]))
     axes.set_ylabel("mel bin")
     axes.set_title(title, fontsize=11, color=INK, loc="left")
-    _colour_bar(figure, image, axes)
+    colour_bar(figure, image, axes)
     for axis in others:
-        _looks(axis, looks, len(features) * hop_ms / 1000)
+        draw_looks(axis, looks, len(features) * hop_ms / 1000)
     figure.axes[rows - 1].set_xlabel("time (s)")
     return figure
 
@@ -59,12 +59,12 @@ def waveform_and_spectrogram_figure(clips: Sequence[Clip], title: str = "", hop_
     """One column for each clip: its waveform above its spectrogram, on the same time and colour scale."""
     figure = Figure(figsize=(1.2 + 5 * len(clips), 4.2), layout="constrained", facecolor="white")
     rows = figure.subplots(2, len(clips), squeeze=False, sharex=True, sharey="row", height_ratios=(1, 1.7))
-    colours = _colour_range([clip.features for clip in clips])
+    colours = colour_range([clip.features for clip in clips])
     for column, clip in enumerate(clips):
         wave, spectrogram = rows[:, column]
         _waveform(wave, clip.audio)
         wave.set_title(clip.title, fontsize=11, color=INK, loc="left")
-        image = _spectrogram(spectrogram, clip.features, hop_ms, *colours)
+        image = draw_spectrogram(spectrogram, clip.features, hop_ms, *colours)
         spectrogram.set_xlabel("time (s)")
     peak = max([float(np.abs(clip.audio).max(initial=0)) for clip in clips])
     rows[0, 0].set_ylim(-1.05 * max(peak, 0.01), 1.05 * max(peak, 0.01))
@@ -72,7 +72,7 @@ def waveform_and_spectrogram_figure(clips: Sequence[Clip], title: str = "", hop_
     rows[1, 0].set_ylabel("mel bin")
     duration = max(max(clip.audio.size / SAMPLE_RATE, len(clip.features) * hop_ms / 1000) for clip in clips)
     rows[0, 0].set_xlim(0, max(duration, 0.01))
-    _colour_bar(figure, image, list(rows[1]))
+    colour_bar(figure, image, list(rows[1]))
     figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
     return figure
 
@@ -91,7 +91,7 @@ def bars_figure(panels: Mapping[str, Mapping[str, float]], title: str = "") -> F
         axes.set_title(name, fontsize=11, color=INK, loc="left")
         axes.grid(axis="x", color="#e6e6ee", linewidth=0.6)
         axes.set_axisbelow(True)
-        _quiet_frame(axes)
+        quiet_frame(axes)
     figure.suptitle(title, fontsize=13, color=INK, fontweight="bold")
     return figure
 
@@ -106,10 +106,11 @@ def _waveform(axes: Axes, audio: np.ndarray, columns: int = 1000) -> None:
     axes.axhline(0, color=INK, linewidth=0.4, alpha=0.5)
     axes.grid(axis="y", color="#e6e6ee", linewidth=0.6)
     axes.set_axisbelow(True)
-    _quiet_frame(axes)
+    quiet_frame(axes)
 
 
-def _spectrogram(axes: Axes, features: np.ndarray, hop_ms: float, low: float, high: float) -> AxesImage:
+def draw_spectrogram(axes: Axes, features: np.ndarray, hop_ms: float, low: float, high: float) -> AxesImage:
+    """A spectrogram [T, F] in colours from ``low`` to ``high``, low bins at the bottom."""
     T, F = features.shape
     image = axes.imshow(
         features.T,
@@ -122,13 +123,14 @@ def _spectrogram(axes: Axes, features: np.ndarray, hop_ms: float, low: float, hi
         extent=(0, max(T, 1) * hop_ms / 1000, 0, F),
     )
     axes.set_facecolor("#f4f4f8")  # where a shorter clip has ended
-    _quiet_frame(axes)
+    quiet_frame(axes)
     return image
 
 
-def _looks(axes: Axes, looks: Looks, duration_s: float) -> None:
+def draw_looks(axes: Axes, looks: Looks, duration_s: float) -> AxesImage:
+    """The weights of at least one token, the first one at the top."""
     U = len(looks.tokens)
-    axes.imshow(
+    image = axes.imshow(
         looks.weights,
         aspect="auto",
         interpolation="nearest",
@@ -139,10 +141,11 @@ def _looks(axes: Axes, looks: Looks, duration_s: float) -> None:
     )
     axes.set_yticks(np.arange(U) + 0.5, looks.tokens, fontsize=min(8, max(3, 300 / max(U, 1))))
     axes.set_ylabel("token")
-    _quiet_frame(axes)
+    quiet_frame(axes)
+    return image
 
 
-def _colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:
+def colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:
     """Shared by all columns; the extremes are left out so that digital silence does not take up the scale."""
     values = np.concatenate([part.ravel() for part in features])
     if values.size == 0:
@@ -151,13 +154,16 @@ def _colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-3))
 
 
-def _colour_bar(figure: Figure, image: AxesImage, axes: Axes | list[Axes]) -> None:
+def colour_bar(figure: Figure, image: AxesImage, axes: Axes | list[Axes], label: str = "") -> None:
+    """What the colours of an image beside it stand for."""
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, aspect=30)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=INK, length=2)
+    bar.set_label(label, color=INK, fontsize=9)
 
 
-def _quiet_frame(axes: Axes) -> None:
+def quiet_frame(axes: Axes) -> None:
+    """No frame, small ticks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK, length=2)
     axes.xaxis.label.set(color=INK, fontsize=9)

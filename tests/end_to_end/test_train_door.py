@@ -32,6 +32,7 @@ TRAIN = [
     ("optimiser.lr=1", "optimiser.lr is unknown to -cn=one_batch; did you mean optimizer.lr?"),
     ("model.encoder={odd: 1}", "write '~model.encoder' '+model.encoder=...'"),
     ("+optimiser.lr=1", "optimiser is read by nothing of -cn=one_batch; did you mean optimizer?"),
+    ("model=conformer_rnn", "did you mean conformer_rnnt_s? model has: conformer_ctc_l, "),
     ("device=cpu", "device is unknown to -cn=one_batch; did you mean trainer.device?"),
     ("+lr=1", "lr is read by nothing of -cn=one_batch; did you mean optimizer.lr?"),
     ("+nonsense=1", "nonsense is read by nothing of -cn=one_batch; leave it out"),

@@ -216,9 +216,15 @@ def test_other_files_are_named(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             NGramLM.from_arpa(file)
-    for file, message in ((cut, "no language model can be read"), (tmp_path / "none", "no such")):
+    none = tmp_path / "none"
+    for file, message in (
+        (cut, "no language model can be read"),
+        (none, "no such"),
+    ):
         with pytest.raises(UserError, match=message):
             NGramLM.load(file)
+    with pytest.raises(UserError, match="a folder; an n-gram model is a file"):
+        NGramLM.open(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations_with_replacement
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from reference.transducer_paths import likelihood_by_paths, losses_by_recursion
 from torch import nn
 
-from src.loss.transducer import fused_transducer_loss, transducer_loss
+from src.loss.lattice import best_path
+from src.loss.transducer import fused_transducer_loss, joined_arcs, transducer_loss
 
 
 def example(seed: int, B: int, T: int, U: int, V: int, scale: float = 2.0, blank: int = 0) -> tuple:
@@ -38,6 +40,36 @@ def test_it_is_a_number_worked_by_hand():
     one = torch.tensor([1])
     loss = transducer_loss(logits, one[None], torch.tensor([2]), one)
     assert loss.item() == pytest.approx(-math.log(2 * 3 / 64), rel=1e-6)
+
+
+@pytest.mark.parametrize("T,U", [(1, 0), (1, 3), (2, 1), (3, 0), (4, 3), (3, 4)])
+def test_the_best_path_is_the_best_of_all(T, U):
+    logits, targets, *_ = example(T * U, 1, T, U, 4)
+    log_probs = logits[0].log_softmax(-1)
+    label = log_probs.gather(2, torch.nn.functional.pad(targets, (0, 1)).expand(T, -1)[..., None])[..., 0]
+    scores = {}
+    for frames in combinations_with_replacement(range(T), U):
+        labels = sum(float(label[t, u]) for u, t in enumerate(frames))
+        written = [sum(frame <= t for frame in frames) for t in range(T)]
+        scores[frames] = labels + sum(float(log_probs[t, u, 0]) for t, u in enumerate(written))
+    assert tuple(best_path(log_probs[..., 0], label)) == max(scores, key=scores.get)
+
+
+def test_a_text_that_has_no_path_gets_some_frames_still():
+    never = torch.full((3, 3), -math.inf)
+    assert best_path(never, never) == [0, 0]
+
+
+def test_joined_arcs_are_the_joiners_log_probabilities():
+    encoded, predicted, joiner = torch.randn(2, 5, 8), torch.randn(2, 4, 8), nn.Linear(8, 6)
+    targets, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), (torch.tensor([5, 4]), torch.tensor([3, 2]))
+    blank, label = joined_arcs(encoded, predicted, joiner.weight, joiner.bias, targets, *lengths, blank=5)
+    whole = joiner((encoded.unsqueeze(2) + predicted.unsqueeze(1)).tanh()).log_softmax(-1).detach()
+    for b, (T, U) in enumerate(zip(*lengths, strict=True)):
+        torch.testing.assert_close(blank[b, :T, : U + 1], whole[b, :T, : U + 1, 5])
+        for u in range(U):
+            torch.testing.assert_close(label[b, :T, u], whole[b, :T, u, targets[b, u]])
+    assert not blank[1, 4:].any() and not label[1, :, 3:].any() and not blank.requires_grad
 
 
 @settings(max_examples=60, deadline=None)

@@ -53,6 +53,22 @@ def test_every_slot_sees_the_ones_after_it():
     assert (one[:, 0] - two[:, 0]).abs().max() > 1e-5
 
 
+@torch.inference_mode()
+def test_what_it_shows_of_its_heads_is_where_they_look():
+    """The frames' values, weighted by what is shown, are what the attention of the last layer returns."""
+    model = paraformer().eval()
+    attention = model.decoder.layers[-1].frame_attention
+    calls = []
+    attention.register_forward_hook(lambda _, inputs, output: calls.append((inputs[2], output)))
+    encoded, lengths = model.encode(FEATURES, FRAMES)
+    _, slots = model.write(encoded, lengths)
+    heads = model.looked(slots, encoded, lengths)
+    ((values, output),) = calls
+    assert heads.shape == (2, 2, int(slots.lengths.max()), 12) and not heads[1, :, :, 7:].any()
+    torch.testing.assert_close(heads.sum(-1), torch.ones(heads.shape[:3]))
+    torch.testing.assert_close(attention.output((heads @ values).transpose(1, 2).flatten(2)), output)
+
+
 def test_in_evaluation_no_target_is_seen():
     """Only how many tokens there are: any two texts of a length get the same answers."""
     model = paraformer().eval()

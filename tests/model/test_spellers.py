@@ -36,11 +36,13 @@ def test_token_by_token_it_says_what_it_says_of_the_whole_text(speller):
     whole = speller(TEXTS, heard(2), LENGTHS)
     memory = speller.remember(heard(2), LENGTHS)
     state = speller.begin(memory, 1)
+    heads = speller.looked(TEXTS, heard(2), LENGTHS)
     for u in range(5):
         token = torch.zeros(2, 1, dtype=torch.long) if u == 0 else TEXTS[:, u - 1, None]
         logits, weights, state = speller.step(token, state, memory)
         torch.testing.assert_close(logits[:, 0], whole[:, u])
         torch.testing.assert_close(weights.sum(-1), torch.ones(2, 1), check_dtype=False)
+        torch.testing.assert_close(heads[:, :, u].mean(1), weights[:, 0])
         assert not weights[1, :, 4:].any(), "it looked at padding"
 
 

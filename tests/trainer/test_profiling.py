@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src.trainer import build_trainer, profiling
-from src.trainer.profiling import BACKWARD, StageClock, profile
+from src.trainer.profiling import profile
 from src.utils.hydra_door import compose
 from tests.conftest import ROOT
 
@@ -30,52 +30,6 @@ CONFORMER_PARTS = {"subsampling", "attention", "convolution", "feed-forward"}
 def ticks(monkeypatch):
     """A clock that moves on by one second whenever somebody looks."""
     monkeypatch.setattr(profiling, "time", SimpleNamespace(perf_counter=itertools.count().__next__))
-
-
-def a_step(clock: StageClock) -> None:
-    clock.switch("a")
-    clock.enter("b")
-    clock.enter("c")
-    clock.leave()
-    clock.leave()
-    clock.switch(BACKWARD)
-    clock.enter("c")  # a block that is computed again
-    clock.switch("a")
-    clock.end_step()
-
-
-def test_every_moment_belongs_to_the_innermost_stage(ticks):
-    clock = StageClock(torch.device("cpu"), ["a", "b", "c", BACKWARD, "rest"])
-    for steps in (1, 2):
-        a_step(clock)
-        expected = {"a": 3, "b": 2, "c": 1, BACKWARD: 1, "rest": 0}
-        assert clock.seconds == {name: steps * seconds for name, seconds in expected.items()}
-        assert sum(clock.seconds.values()) <= clock.wall_s
-    clock.reset()
-    assert not any(clock.seconds.values()) and clock.wall_s == 0
-
-
-def test_on_a_gpu_the_moments_are_events_that_are_read_after_the_step(monkeypatch):
-    queue, done = itertools.count(), []
-
-    class Event:
-        def __init__(self, enable_timing: bool) -> None:
-            assert enable_timing
-
-        def record(self, stream: str) -> None:
-            assert stream == "stream"
-            self.at_ms = 1000 * next(queue)
-
-        def elapsed_time(self, other: Event) -> float:
-            assert done, "read before the device was waited for"
-            return other.at_ms - self.at_ms
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "stream")
-    monkeypatch.setattr(torch.cuda, "synchronize", done.append)
-    clock = StageClock(torch.device("cuda"), ["a", "b", "c", BACKWARD, "rest"])
-    a_step(clock)
-    assert clock.seconds == {"a": 3, "b": 2, "c": 1, BACKWARD: 1, "rest": 0} and len(done) == 1
 
 
 def test_the_idle_share_of_a_gpu_is_what_kernels_leave_of_the_time(monkeypatch, ticks):

@@ -96,6 +96,15 @@ class LSTMSpeller(nn.Module):
             logits.append(next_logits)
         return torch.cat(logits, 1)
 
+    def looked(self, tokens: Tensor, heard: Tensor, lengths: Tensor) -> Tensor:
+        """As ``Speller`` has it, with one head."""
+        memory = self.remember(heard, lengths)
+        state, rows = self.begin(memory, 1), []
+        for token in F.pad(tokens, (1, 0)).split(1, dim=1):
+            _, weights, state = self.step(token, state, memory)
+            rows.append(weights)
+        return torch.cat(rows, 1).unsqueeze(1)
+
     def remember(self, heard: Tensor, lengths: Tensor) -> Memory:
         """The frames [B, T, D], as keys [B, T, A], and which are real [B, T]."""
         return heard, self.attention.from_frame(heard), audible(lengths, heard.size(1))

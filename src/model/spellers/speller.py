@@ -36,6 +36,9 @@ class Speller(Protocol):
         """tokens [B, K] (0 first) after their states [B * K, ...] -> logits of the next ones [B, K, V], where it
         looked for them [B, K, T] (weights that sum to 1), and the states after them."""
 
+    def looked(self, tokens: Tensor, heard: Tensor, lengths: Tensor) -> Tensor:
+        """As the call -> where each head (the last layer's) looks for each token and for the end, [B, H, U + 1, T]."""
+
 
 def audible(lengths: Tensor, frames: int) -> Tensor:
     """[B] -> [B, T] bool: frames to look at. Of a clip without any the first, so that a softmax has something."""

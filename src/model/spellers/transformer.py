@@ -93,6 +93,10 @@ class TransformerLayer(nn.Module):
         attended, keys, values = self.self_attention(self.self_norm(x), past)
         return x + self.dropout(attended), keys, values
 
+    def looked(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+        """Where ``look`` looks, head by head: [B, H, U, T]."""
+        return self.frame_attention.weights(self.frame_norm(x), keys, valid)
+
     def look(self, x: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Attention to the frames, and feed-forward: [B, U, D] -> [B, U, D]."""
         x = x + self.dropout(self.frame_attention(self.frame_norm(x), keys, values, valid))
@@ -141,6 +145,15 @@ class TransformerSpeller(nn.Module):
             x = layer.look(layer.listen(x, None)[0], *memory[2 * depth : 2 * depth + 2], valid)
         return self.output(self.norm(x))
 
+    def looked(self, tokens: Tensor, heard: Tensor, lengths: Tensor) -> Tensor:
+        """As ``Speller`` has it."""
+        *memory, valid = self.remember(heard, lengths)
+        x = self.embedding(F.pad(tokens, (1, 0)))
+        for depth, layer in enumerate(self.layers[:-1]):
+            x = layer.look(layer.listen(x, None)[0], *memory[2 * depth : 2 * depth + 2], valid)
+        last = self.layers[-1]
+        return last.looked(last.listen(x, None)[0], memory[-2], valid)
+
     def remember(self, heard: Tensor, lengths: Tensor) -> Memory:
         """Keys and values [B, H, T, head_dim] of each layer, and which frames are real [B, T]."""
         heard = heard + sinusoids(heard.size(1), self.dim, heard.device).to(heard.dtype)
@@ -163,7 +176,6 @@ class TransformerSpeller(nn.Module):
             x, *cache = layer.listen(x.view(-1, 1, self.dim), state[mine])
             after += cache
             if layer is self.layers[-1]:
-                query = layer.frame_norm(x.view(*shape, -1))
-                weights = layer.frame_attention.weights(query, memory[2 * depth], valid).mean(1)
+                weights = layer.looked(x.view(*shape, -1), memory[2 * depth], valid).mean(1)
             x = layer.look(x.view(*shape, -1), *memory[mine], valid)
         return self.output(self.norm(x)), weights, tuple(after)

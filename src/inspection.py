@@ -1,0 +1,144 @@
+"""What a model does with one recording, in pictures: for every family what there is to see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from src.loss.lattice import best_path, transducer_arcs
+from src.loss.transducer import joined_arcs
+from src.model import LASModel, ParaformerModel, SpeechModel, TransducerModel
+from src.model.ctc_alignment import ctc_alignment
+from src.model.slots import CIFPredictor
+from src.recognizer import Recognizer, Transcript
+from src.text_encoder import WORD_START
+from src.utils.audio import SAMPLE_RATE
+from src.utils.errors import UserError
+from src.utils.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, the word for it in a file's name, and what one sees in it."""
+
+    name: str
+    about: str
+    figure: Figure
+
+
+@torch.inference_mode()
+def inspect_recording(
+    recognizer: Recognizer, audio: np.ndarray, name: str
+) -> tuple[Transcript, list[Picture]]:
+    """Audio [N] at 16 kHz and its name -> what was understood, and the pictures of how.
+
+    CTC: posteriors. Transducers: the lattice of the text. Attention models: where each head looks. Paraformer: the
+    predictor's weights and slots, and where each head looks. Of the other families' CTC layers the posteriors, too.
+    Raises ``UserError`` for a recording without a single frame.
+    """
+    model = recognizer.model
+    lengths = torch.tensor([len(audio)])
+    batch = {"utterance_id": [name], "audio": torch.from_numpy(audio)[None], "audio_lengths": lengths}
+    outputs = recognizer.listen(batch)
+    if not int(outputs["encoded_lengths"]):
+        raise UserError(f"{name}: {len(audio)} samples are too short for a frame; give a longer recording")
+    transcript = recognizer.decode(outputs, [name])[0]
+    features, _ = model.frontend(batch["audio"].to(model.device), lengths.to(model.device))
+    return transcript, [*_Inspection(recognizer, features, outputs, transcript).pictures()]
+
+
+class _Inspection:
+    """One recording (B = 1), what the model returned for it, and the best text."""
+
+    def __init__(
+        self, recognizer: Recognizer, features: Tensor, outputs: dict[str, Tensor], transcript: Transcript
+    ) -> None:
+        self.model: SpeechModel = recognizer.model
+        # Alone, the sign for a space would be taken for part of its neighbours.
+        self.names = ["␣" if token == WORD_START else token for token in recognizer.text_encoder.tokens]
+        self.outputs, self.transcript = outputs, transcript
+        self.best = transcript.hypotheses[0]
+        self.lengths = outputs["encoded_lengths"]
+        self.encoded = outputs["encoded"][:, : int(self.lengths)]
+        self.tokens = torch.tensor([self.best.tokens], dtype=torch.long, device=self.model.device)
+        self.token_lengths = torch.tensor([self.tokens.size(1)], device=self.model.device)
+        self.heard = Heard(
+            _array(features[0]),
+            1000 * self.model.frontend.hop / SAMPLE_RATE,
+            1000 * self.model.frame_s,
+            int(self.lengths),
+            [self.names[token] for token in self.best.tokens],
+        )
+
+    def pictures(self) -> Iterator[Picture]:
+        if isinstance(self.model, ParaformerModel):
+            yield from self.of_a_paraformer(self.model)
+        elif isinstance(self.model, TransducerModel):
+            yield self.of_a_transducer(self.model)
+        elif isinstance(self.model, LASModel):
+            yield self.of_an_attention_model(self.model)
+        if "log_probs" in self.outputs:
+            yield self.of_ctc(self.outputs["log_probs"], self.outputs["log_prob_lengths"])
+        elif (log_probs := self.model.ctc_log_probs(self.encoded)) is not None:
+            yield self.of_ctc(log_probs, self.lengths)
+
+    def of_ctc(self, log_probs: Tensor, lengths: Tensor) -> Picture:
+        """log_probs [1, T', V]; a token is where the text's best alignment begins it."""
+        T = int(lengths)
+        positions = ctc_alignment(log_probs, lengths, self.tokens, self.token_lengths)[0].tolist()
+        there = set(positions) >= set(range(len(self.best.tokens)))
+        starts = [positions.index(u) for u in range(len(self.best.tokens))] if there else []
+        about = "CTC's posteriors, and where the text's best alignment begins its tokens"
+        heard = replace(self._heard(about, starts), frames=T)
+        return Picture("ctc", about, posteriors_figure(heard, _array(log_probs[0, :T].exp()), self.names))
+
+    def of_a_transducer(self, model: TransducerModel) -> Picture:
+        joint_predicted = model.from_predictor(model.predictor(self.tokens))
+        inputs = self.outputs["joint_encoded"], joint_predicted, model.output.weight, model.output.bias
+        arcs = joined_arcs(*inputs, self.tokens, self.lengths, self.token_lengths)
+        blank, label = (arc[:, : int(self.lengths)] for arc in arcs)
+        lattice = transducer_arcs(blank, label, self.lengths, self.token_lengths)
+        path = best_path(blank[0], label[0])
+        about = "the text's lattice, how probable each node is given the text, and the best path"
+        figure = lattice_figure(self._heard(about, path), _array((lattice.blank + lattice.label)[0]), path)
+        return Picture("lattice", about, figure)
+
+    def of_an_attention_model(self, model: LASModel) -> Picture:
+        heads = _array(model.looked(self.encoded, self.lengths, self.tokens)[0])
+        about = "where the speller's attention looks for each token"
+        heard = self._heard(about, self.best.token_times)
+        return Picture("attention", about, heads_figure(heard, heads, [*heard.tokens, "end"]))
+
+    def of_a_paraformer(self, model: ParaformerModel) -> Iterator[Picture]:
+        _, slots = model.write(self.encoded, self.lengths)
+        parts = _array(slots.weights[0])
+        integrates = isinstance(model.predictor, CIFPredictor)
+        if integrates:
+            weights = _array(model.predictor.weights(self.encoded, self.lengths)[0])
+            sums = f"sum {weights.sum():.2f}, with the tail's {model.predictor.tail:g}: {len(parts)} slots"
+            about = f"the predictor's weights ({sums})"
+        else:
+            weights = 1 - _array(model.ctc_log_probs(self.encoded)[0, :, 0].exp())
+            about = f"the frames of CTC's tokens ({len(parts)} slots)"
+        middles = parts @ np.arange(parts.shape[1])
+        heard = self._heard(about, slots.times[0].tolist(), middles.tolist())
+        weight_name = "weight" if integrates else "1 - P(blank)"
+        yield Picture("slots", about, slots_figure(heard, weights, weight_name, parts, integrates))
+        if len(parts):
+            about = "where the decoder's last layer looks for each slot"
+            heads = _array(model.looked(slots, self.encoded, self.lengths)[0])
+            heard = self._heard(about, heard.borders, heard.labels)
+            yield Picture("attention", about, heads_figure(heard, heads, heard.tokens))
+
+    def _heard(self, about: str, borders: Sequence[float], labels: Sequence[float] | None = None) -> Heard:
+        title = f"{self.transcript.id}: {about}\n{self.transcript.text}"
+        return replace(self.heard, title=title, borders=borders, labels=borders if labels is None else labels)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.float().cpu().numpy()

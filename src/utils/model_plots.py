@@ -1,0 +1,181 @@
+"""Pictures of what a model does with a recording: each below its spectrogram, on one time axis.
+
+What the numbers are is the business of ``src/inspection.py``; nothing here knows of models.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from src.utils.plots import (
+    INK,
+    WAVE,
+    Looks,
+    colour_bar,
+    colour_range,
+    draw_looks,
+    draw_spectrogram,
+    quiet_frame,
+)
+
+BORDER, PATH = "#9be7ff", "#e07a2f"
+WIDTH_PER_S, NARROWEST, WIDEST = 3.0, 9.0, 40.0  # inches
+LEAST_SHOWN = 0.1  # posterior that a token has to reach once for its curve to be drawn
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A recording, and the text that a model wrote.
+
+    ``borders`` and ``labels`` say, in frames, where its tokens are (one number a token, or none where nobody knows): a
+    line through the spectrogram, and the token above it.
+    """
+
+    features: np.ndarray  # [T, F]
+    hop_ms: float  # of the features
+    frame_ms: float  # of the model
+    frames: int  # T', of the model
+    tokens: Sequence[str]
+    title: str = ""
+    borders: Sequence[float] = ()
+    labels: Sequence[float] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Of the model's frames, which may end a little after the features."""
+        return self.frames * self.frame_ms / 1000
+
+    def seconds(self, frames: Sequence[float] | np.ndarray) -> np.ndarray:
+        """The middles of frames, in seconds."""
+        return (np.asarray(frames, dtype=float) + 0.5) * self.frame_ms / 1000
+
+
+def posteriors_figure(heard: Heard, posteriors: np.ndarray, names: Sequence[str]) -> Figure:
+    """CTC: the posteriors [T', V] of the blank (token 0, as an area) and of every token that is ever likely."""
+    figure, (axes,) = _below_the_spectrogram(heard, [2.4])
+    time = heard.seconds(range(len(posteriors)))
+    axes.fill_between(time, posteriors[:, 0], color="#d9d9e3", linewidth=0)
+    for position, v in enumerate(np.flatnonzero(posteriors.max(0, initial=0)[1:] >= LEAST_SHOWN) + 1):
+        colour = f"C{3 * position % 10}"  # neighbours in the alphabet far apart
+        axes.plot(time, posteriors[:, v], color=colour, linewidth=1)
+        shown = posteriors[:, v] >= LEAST_SHOWN
+        for start, end in np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2):
+            peak = start + int(posteriors[start:end, v].argmax())
+            _text(axes, time[peak], posteriors[peak, v], names[v], colour)
+    axes.set_ylim(0, 1.15)
+    axes.set_ylabel("posterior (blank: grey)")
+    quiet_frame(axes)
+    return figure
+
+
+def slots_figure(
+    heard: Heard, weights: np.ndarray, weight_name: str, parts: np.ndarray, sums_to_slots: bool
+) -> Figure:
+    """Paraformer: the predictor's weight of each frame [T'], and the slots that it makes of them [U, T'].
+
+    Where the weights are integrated (``sums_to_slots``), their running sum is drawn as well: a slot is full at each
+    whole number.
+    """
+    heights = [1.8] if len(parts) == 0 else [1.8, _height(len(parts))]
+    figure, (axes, *below) = _below_the_spectrogram(heard, heights)
+    time = heard.seconds(range(len(weights)))
+    axes.bar(time, weights, width=0.9 * heard.frame_ms / 1000, color=WAVE, alpha=0.75)
+    axes.set_ylabel(weight_name)
+    axes.set_ylim(0, 1.05 * max(1.0, float(weights.max(initial=0))))
+    quiet_frame(axes)
+    for border in heard.seconds(heard.borders):
+        axes.axvline(border, color=INK, linewidth=0.5, alpha=0.6)
+    if sums_to_slots:
+        total = axes.twinx()
+        total.plot(time, weights.cumsum(), color=PATH, linewidth=1.2)
+        total.set_ylim(0, 1.05 * max(1.0, float(weights.sum())))
+        total.set_ylabel("sum so far (tokens)")
+        quiet_frame(total)
+        total.yaxis.label.set_color(PATH)
+    for axes in below:
+        image = draw_looks(axes, Looks(parts, heard.tokens), heard.duration_s)
+        axes.set_ylabel("slot")
+        colour_bar(figure, image, axes, "share of the slot")
+    return figure
+
+
+def heads_figure(heard: Heard, weights: np.ndarray, rows: Sequence[str]) -> Figure:
+    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows."""
+    figure, panels = _below_the_spectrogram(heard, [_height(len(rows))] * len(weights))
+    for number, (axes, head) in enumerate(zip(panels, weights, strict=True), start=1):
+        image = draw_looks(axes, Looks(head, rows), heard.duration_s)
+        image.set_clim(0, weights.max())
+        axes.set_ylabel(f"head {number}" if len(weights) > 1 else "token")
+    colour_bar(figure, image, panels, "weight")
+    return figure
+
+
+def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> Figure:
+    """Transducer: P(an alignment of the text passes a node) [T', U + 1], and the frames in which the best one emits.
+
+    A row is a text so far, and says which token comes next; blanks lead to the right, tokens down.
+    """
+    U = len(path)
+    figure, (axes,) = _below_the_spectrogram(heard, [_height(U + 1)])
+    image = draw_looks(axes, Looks(occupied.T, [*heard.tokens, "end"]), heard.duration_s)
+    image.set_clim(0, 1)
+    axes.set_ylabel("next token")
+    time = np.repeat(heard.seconds([0, *path, len(occupied) - 1]), 2)[1:-1]
+    row = np.repeat(np.arange(U + 1) + 0.5, 2)
+    axes.plot(time, row, color=PATH, linewidth=1, label="best path")
+    axes.legend(loc="upper right", fontsize=8, frameon=False)
+    colour_bar(figure, image, axes, "posterior")
+    return figure
+
+
+def _height(rows: int) -> float:
+    """Inches for a matrix of so many tokens."""
+    return min(14.0, max(1.4, 0.6 + 0.13 * rows))
+
+
+def _below_the_spectrogram(heard: Heard, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A spectrogram with the text's tokens, and panels of these heights below it."""
+    width = min(WIDEST, max(NARROWEST, WIDTH_PER_S * heard.duration_s))
+    figure = Figure(figsize=(width, 3 + sum(heights)), layout="constrained", facecolor="white")
+    axes, *panels = figure.subplots(
+        1 + len(heights), 1, sharex=True, squeeze=False, height_ratios=[2.4, *heights]
+    )[:, 0]
+    image = draw_spectrogram(axes, heard.features, heard.hop_ms, *colour_range([heard.features]))
+    axes.set_ylabel("mel bin")
+    colour_bar(figure, image, axes, "log energy")
+    for border in heard.seconds(heard.borders):
+        axes.axvline(border, color=BORDER, linewidth=0.7, alpha=0.9)
+    top = heard.features.shape[1]
+    together: dict[float, str] = {}  # what is written in one frame
+    for label, token in zip(heard.seconds(heard.labels), heard.tokens, strict=bool(len(heard.labels))):
+        together[label] = together.get(label, "") + token
+    for label, tokens in together.items():
+        _text(axes, label, top, tokens)
+    axes.set_xlim(0, heard.duration_s)
+    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in heard.title.splitlines())
+    # A file's name may hold dollar signs.
+    figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
+    (panels or [axes])[-1].set_xlabel("time (s)")
+    return figure, panels
+
+
+def _text(axes: Axes, x: float, y: float, token: str, colour: str = INK) -> None:
+    """A token just above a point."""
+    axes.annotate(
+        token,
+        (x, y),
+        (0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        color=colour,
+        annotation_clip=False,
+        parse_math=False,
+    )

@@ -1,0 +1,72 @@
+"""What is shown of each family is what its parts say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.families import recognizer
+
+from src.inspection import inspect_recording
+from src.utils.errors import UserError
+
+AUDIO = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("ctc", ["ctc"]),
+        ("rnnt", ["lattice", "ctc"]),
+        ("las", ["attention"]),
+        ("lstm", ["attention", "ctc"]),
+        ("cif", ["slots", "attention"]),
+        ("compression", ["slots", "attention", "ctc"]),
+    ],
+)
+def test_every_family_has_its_pictures_and_the_text_that_it_writes(family, names):
+    transcript, pictures = inspect_recording(recognizer(family), AUDIO, "clip")
+    assert [picture.name for picture in pictures] == names
+    assert transcript.text == recognizer(family).transcribe([AUDIO])[0].text
+    tokens = len(transcript.hypotheses[0].tokens)
+    assert tokens, "the picture of nothing is no test"
+    for picture in pictures:
+        spectrogram = picture.figure.axes[0]
+        assert spectrogram.images[0].get_array().shape[0] == 20
+        assert len(spectrogram.lines) in (0, tokens) and spectrogram.get_xlim()[1] == pytest.approx(
+            1, abs=0.05
+        )
+        assert picture.about in picture.figure.get_suptitle().replace("\n", " ")
+
+
+def test_an_alignment_passes_one_node_for_each_arc():
+    transcript, (picture, _) = inspect_recording(recognizer("rnnt"), AUDIO, "clip")
+    occupied = picture.figure.axes[1].images[0].get_array()
+    U = len(transcript.hypotheses[0].tokens)
+    assert occupied.shape == (U + 1, 25) and occupied.sum() == pytest.approx(25 + U, rel=1e-5)
+    assert occupied.max() <= 1 + 1e-6 and occupied[0, 0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("family", "heads", "end"), [("las", 2, 1), ("lstm", 1, 1), ("cif", 2, 0)])
+def test_each_head_looks_at_all_tokens_and_at_frames_that_are_there(family, heads, end):
+    transcript, pictures = inspect_recording(recognizer(family), AUDIO, "clip")
+    figure = {picture.name: picture.figure for picture in pictures}["attention"]
+    rows = len(transcript.hypotheses[0].tokens) + end
+    maps = [axes.images[0].get_array() for axes in figure.axes[1 : 1 + heads]]
+    assert all(each.shape == (rows, 25) for each in maps)
+    np.testing.assert_allclose([each.sum(1) for each in maps], np.ones((heads, rows)), rtol=1e-4)
+    shown = figure.axes[1].get_yticklabels()[-1].get_text()
+    assert (shown == "end") == bool(end)
+
+
+def test_the_weights_of_a_paraformer_add_up_to_its_slots():
+    model = recognizer("cif").model
+    transcript, (picture, _) = inspect_recording(recognizer("cif"), AUDIO, "clip")
+    weights = [bar.get_height() for bar in picture.figure.axes[1].patches]
+    U = len(transcript.hypotheses[0].tokens)
+    assert len(weights) == 25 and int(sum(weights) + model.predictor.tail) == U
+    assert f"sum {sum(weights):.2f}" in picture.about and f"{U} slots" in picture.about
+
+
+def test_what_is_too_short_for_a_frame_is_refused():
+    with pytest.raises(UserError, match="clip: 1 samples are too short for a frame"):
+        inspect_recording(recognizer("ctc"), AUDIO[:1], "clip")
