@@ -16,6 +16,9 @@ from src.decoding import (
     ParaformerBeamSearch,
     ParaformerGreedySearch,
     ParaformerSamplingSearch,
+    SpeechLLMBeamSearch,
+    SpeechLLMGreedySearch,
+    SpeechLLMSamplingSearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
@@ -59,6 +62,19 @@ def parameters(function) -> str:
         ),
         (AttentionGreedySearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
         (AttentionBeamSearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
+        (SpeechLLMGreedySearch, ["max_tokens_per_frame=2.0", "max_repeats=10"]),
+        (
+            SpeechLLMBeamSearch,
+            ["beam_size=4", "length_penalty=1.0", "max_tokens_per_frame=2.0", "max_repeats=10"],
+        ),
+        (
+            SpeechLLMSamplingSearch,
+            [
+                *("samples=8", "temperature=1.0", "top_p=0.9", "seed=0"),
+                *("max_tokens_per_frame=2.0", "max_repeats=10"),
+            ],
+        ),
+        (SpeechLLMGreedySearch.__call__, ["self", "model", "projected", "projected_lengths"]),
         (TransducerGreedySearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (TransducerBeamSearch.__call__, ["self", "model", "joint_encoded", "encoded_lengths"]),
         (ParaformerGreedySearch, []),
@@ -68,7 +84,10 @@ def parameters(function) -> str:
         (ParaformerBeamSearch.__call__, ["self", "model", "encoded", "encoded_lengths"]),
         (CTCBeamSearch.__call__, ["self", "log_probs", "lengths"]),
         (CTCGreedySearch.__call__, ["self", "log_probs", "lengths"]),
-        (Recognizer.load, ["checkpoint_dir", "decoder=greedy", "device=auto", "overrides=None"]),
+        (
+            Recognizer.load,
+            ["checkpoint_dir", "decoder=greedy", "device=auto", "overrides=None", "times_from=None"],
+        ),
         (SpeechModel.encode, ["self", "features", "feature_lengths"]),
     ],
 )
