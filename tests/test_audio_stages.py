@@ -43,3 +43,17 @@ def test_statistics_by_hand():
 def test_a_recording_without_a_frame_is_refused():
     with pytest.raises(UserError, match="a: 100 samples are too short for a frame"):
         stages_of(recognizer("ctc"), AUDIO[:100], "a")
+
+
+def test_a_speech_llm_has_projected_embeddings():
+    pytest.importorskip("transformers")
+    from src.decoding import SpeechLLMGreedySearch
+    from src.recognizer import Recognizer
+    from src.text_encoder import ChatTextEncoder
+    from tests.model.test_speech_llm import speech_llm
+
+    ours = Recognizer(speech_llm(), ChatTextEncoder(), SpeechLLMGreedySearch())
+    stages, _ = stages_of(ours, AUDIO, "a")
+    names = ["waveform", "normalised waveform", "features", "embeddings", "projected embeddings"]
+    assert [stage.name for stage in stages] == names
+    assert [stage.values.shape for stage in stages[2:]] == [(75, 16), (38, 16), (9, 16)]  # (38 - 4) // 4 + 1
