@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -173,9 +174,7 @@ class Checkpoint:
     def model(self, kind: type[nn.Module] = SpeechModel) -> Any:
         """The model, of this kind, in eval mode, on the CPU; a speech model was tried out on a second of sound."""
         weights = self.weights()
-        _check_sizes(self.config["model"], len(weights), self.path / CONFIG)
-        given = {"vocab_size": self.config["model"].get("vocab_size")}
-        model = safe_build(self.config["model"], str(self.path / CONFIG), given=given)
+        model = self._built(len(weights))
         if not isinstance(model, kind):
             raise UserError(
                 f"checkpoint {self.path}: holds a {type(model).__name__}, and a {kind.__name__} is needed; give another"
@@ -198,6 +197,24 @@ class Checkpoint:
                 f"{self.path / CONFIG}: 'model' fails on a second of sound ({detail}); do not use this file"
             ) from None
         return model
+
+    def bare_model(self) -> nn.Module:
+        """The model on the meta device: its parts and their sizes, without a number of its weights."""
+        try:
+            with safe_open(self.path / WEIGHTS, "pt") as file:
+                tensors = len(file.keys())
+        except Exception as error:  # whatever a stranger's bytes can make a parser throw
+            raise UserError(
+                f"{self.path / WEIGHTS}: missing, truncated or damaged ({error}); download the checkpoint again"
+            ) from None
+        with torch.device("meta"):
+            return self._built(tensors)
+
+    def _built(self, tensors: int) -> nn.Module:
+        """The model of ``config.yaml``, which is not larger than so many tensors can be, before it has its weights."""
+        _check_sizes(self.config["model"], tensors, self.path / CONFIG)
+        given = {"vocab_size": self.config["model"].get("vocab_size")}
+        return safe_build(self.config["model"], str(self.path / CONFIG), given=given)
 
     def search(self, name: str, overrides: dict[str, Any] | None = None) -> Any:
         """A search for this checkpoint's model.

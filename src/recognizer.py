@@ -139,14 +139,17 @@ class Recognizer:
                 clips.append((str(position), _samples(recording, position)))
             else:
                 clips.append((Path(recording).stem, load_audio(recording)))
+        return self.transcribe_clips(clips, batch_size, longest_s)
+
+    def transcribe_clips(
+        self, clips: list[tuple[str, np.ndarray]], batch_size: int = 16, longest_s: float | None = None
+    ) -> list[Transcript]:
+        """Ids and samples [N]; as ``transcribe``."""
         if longest_s is not None:
             cut = [[(name, piece) for piece in cut_at_pauses(samples, longest_s)] for name, samples in clips]
-            pieces = iter(self._transcribe([piece for whole in cut for piece in whole], batch_size))
+            pieces = iter(self.transcribe_clips([piece for whole in cut for piece in whole], batch_size))
             return [_joined([(next(pieces), len(samples)) for _, samples in whole]) for whole in cut]
-        return self._transcribe(clips, batch_size)
-
-    def _transcribe(self, clips: list[tuple[str, np.ndarray]], batch_size: int) -> list[Transcript]:
-        """Clips of similar length together; ids and samples -> transcripts, in the clips' order."""
+        # Clips of similar length together.
         order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))
         results: dict[int, Transcript] = {}
         for start in range(0, len(order), batch_size):

@@ -44,11 +44,8 @@ def build_trainer(config: DictConfig) -> Trainer:
     processes = Processes.join(device)
     share = {"rank": processes.rank, "processes": processes.count}
     torch.manual_seed(run.seed)
-    text_encoder = _part(config, "text_encoder", TextEncoder)
+    text_encoder, model_config, model = build_model(config)
     sizes = text_encoder.for_model()
-    model_config = {**OmegaConf.to_container(config.model, resolve=True), **sizes}
-    # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
-    model = _fitting("model", safe_build(model_config, "model", given=sizes), SpeechModel | LSTMLanguageModel)
     _note_revisions(model_config, model)
     if empty := [name for name, weight in model.named_parameters() if not weight.numel()]:
         raise UserError(f"model: {empty[0]} would hold no numbers at all; a size in the model's config is 0")
@@ -118,6 +115,22 @@ def build_trainer(config: DictConfig) -> Trainer:
         device=device,
         processes=processes,
     )
+
+
+def build_model(config: DictConfig) -> tuple[TextEncoder, dict[str, Any], nn.Module]:
+    """The tokenizer, the model's config with what it is told of the tokenizer, and the model.
+
+    Raises ``UserError`` for parts that are missing or do not fit.
+    """
+    for name in ("model", "text_encoder"):
+        if name not in config:
+            raise UserError(f"-cn={config.get('config_name')} has no {name}; choose a config of a training")
+    text_encoder = _part(config, "text_encoder", TextEncoder)
+    sizes = text_encoder.for_model()
+    model_config = {**OmegaConf.to_container(config.model, resolve=True), **sizes}
+    # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
+    model = _fitting("model", safe_build(model_config, "model", given=sizes), SpeechModel | LSTMLanguageModel)
+    return text_encoder, model_config, model
 
 
 def _note_revisions(model_config: dict[str, Any], model: nn.Module) -> None:

@@ -49,7 +49,8 @@ class LogMel(nn.Module):
             raise UserError(f"LogMel: hop_ms={hop_ms} must be above 0 and at most window_ms={window_ms}")
         self.fft_size = 1 << (self.window_size - 1).bit_length()
         bins = self.fft_size // 2 + 1
-        filters = torchaudio.functional.melscale_fbanks(bins, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE)
+        with torch.device("cpu"):  # it looks at its own values, which the meta device has not
+            filters = torchaudio.functional.melscale_fbanks(bins, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE)
         self.register_buffer("window", torch.hann_window(self.window_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)  # [bins, num_mels]
 

@@ -186,7 +186,7 @@ def config_and_options(parser: argparse.ArgumentParser) -> tuple[DictConfig, arg
     parser.add_argument("-cn", "--config-name", required=True, metavar="NAME", help="as for train.py")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train.py")
     options = parser.parse_intermixed_args()
-    options.overrides = [_spelled(word) for word in options.overrides]
+    options.overrides = [spelled(word) for word in options.overrides]
     return compose(options.config_name, options.overrides), options
 
 
@@ -209,11 +209,11 @@ def _parse(arguments: list[str], default: str | None) -> tuple[str | None, list[
         elif word.startswith("-"):
             plain = False
         else:
-            overrides.append(_spelled(word))
+            overrides.append(spelled(word))
     return name, overrides, plain
 
 
-def _spelled(word: str) -> str:
+def spelled(word: str) -> str:
     """An override as Hydra's grammar wants it: a value that it cannot read (``data_dir=it's``) as a quoted text."""
     try:
         OverridesParser.create().parse_override(word)

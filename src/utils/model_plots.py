@@ -1,12 +1,12 @@
-"""Pictures of what a model does with a recording: each below its spectrogram, on one time axis.
+"""Pictures of what a model does with a recording, on one time axis, most of them below its spectrogram.
 
-What the numbers are is the business of ``src/inspection.py``; nothing here knows of models.
+What the numbers are is the business of ``src/inspection.py`` and ``src/audio_stages.py``; nothing here knows of models.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from src.utils.plots import (
     colour_range,
     draw_looks,
     draw_spectrogram,
+    draw_waveform,
     quiet_frame,
 )
 
@@ -131,6 +132,48 @@ def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> F
     axes.plot(time, row, color=PATH, linewidth=1, label="best path")
     axes.legend(loc="upper right", fontsize=8, frameon=False)
     colour_bar(figure, image, axes, "posterior")
+    return figure
+
+
+def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: str = "") -> Figure:
+    """A recording on its way through a model, on one time axis: name -> values [rows] as a curve, or [rows, width] as
+    a picture whose colours go from its 1st to its 99th percentile; beside each how often which value occurs."""
+    heights = [1.2 if values.ndim == 1 or values.shape[1] == 1 else 2.2 for values in stages.values()]
+    width = min(WIDEST, max(NARROWEST, WIDTH_PER_S * duration_s))
+    figure = Figure(figsize=(width + 3, 0.8 + sum(heights)), layout="constrained", facecolor="white")
+    grid = figure.subplots(
+        len(stages),
+        2,
+        squeeze=False,
+        height_ratios=heights,
+        width_ratios=[width, 3],
+        gridspec_kw={"wspace": 0.02},
+    )
+    for (axes, beside), (name, values) in zip(grid, stages.items(), strict=True):
+        if values.ndim == 1 or values.shape[1] == 1:
+            draw_waveform(axes, values.reshape(-1), duration_s)
+        else:
+            low, high = np.percentile(values, (1, 99)) if values.size else (0, 1)
+            axes.imshow(
+                values.T,
+                origin="lower",
+                aspect="auto",
+                interpolation="nearest",
+                cmap="magma",
+                vmin=low,
+                vmax=max(high, low + 1e-6),
+                extent=(0, duration_s, 0, values.shape[1]),
+            )
+            quiet_frame(axes)
+        axes.set_xlim(0, duration_s)
+        axes.set_title(f"{name} {list(values.shape)}", fontsize=10, color=INK, loc="left")
+        beside.hist(values.reshape(-1), bins=60, color=WAVE)
+        beside.set_yticks([])
+        quiet_frame(beside)
+    grid[-1, 0].set_xlabel("time (s)")
+    grid[-1, 1].set_xlabel("value")
+    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines())
+    figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 
 

@@ -62,7 +62,7 @@ def waveform_and_spectrogram_figure(clips: Sequence[Clip], title: str = "", hop_
     colours = colour_range([clip.features for clip in clips])
     for column, clip in enumerate(clips):
         wave, spectrogram = rows[:, column]
-        _waveform(wave, clip.audio)
+        draw_waveform(wave, clip.audio, clip.audio.size / SAMPLE_RATE)
         wave.set_title(clip.title, fontsize=11, color=INK, loc="left")
         image = draw_spectrogram(spectrogram, clip.features, hop_ms, *colours)
         spectrogram.set_xlabel("time (s)")
@@ -96,12 +96,12 @@ def bars_figure(panels: Mapping[str, Mapping[str, float]], title: str = "") -> F
     return figure
 
 
-def _waveform(axes: Axes, audio: np.ndarray, columns: int = 1000) -> None:
+def draw_waveform(axes: Axes, audio: np.ndarray, duration_s: float, columns: int = 1000) -> None:
     """The envelope (smallest and largest sample of each column): what a line of N points shows, but crisp."""
     step = max(1, audio.size // columns)
     if audio.size:
         pieces = np.pad(audio, (0, -audio.size % step), mode="edge").reshape(-1, step)
-        time = (np.arange(len(pieces)) + 0.5) * step / SAMPLE_RATE
+        time = (np.arange(len(pieces)) + 0.5) * step * duration_s / audio.size
         axes.fill_between(time, pieces.min(axis=1), pieces.max(axis=1), color=WAVE, linewidth=0.4)
     axes.axhline(0, color=INK, linewidth=0.4, alpha=0.5)
     axes.grid(axis="y", color="#e6e6ee", linewidth=0.6)

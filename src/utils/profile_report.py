@@ -19,7 +19,7 @@ def check_folder(folder: Path) -> None:
         check_output(folder / name)
 
 
-def columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+def columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]], width: int = 11) -> list[str]:
     """A table whose first column are the rows' names.
 
     >>> for line in columns(["stage", "ms"], {"search": ["1.5"], "text": ["10.0"]}):
@@ -29,7 +29,7 @@ def columns(heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> list[str
     text...................................10.0
     """
     table = {heads[0]: heads[1:], **rows}
-    return [f"{name:32}" + "".join(f"{cell:>11}" for cell in cells) for name, cells in table.items()]
+    return [f"{name:32}" + "".join(f"{cell:>{width}}" for cell in cells) for name, cells in table.items()]
 
 
 def write_profile(

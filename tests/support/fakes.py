@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
 import json
@@ -40,6 +41,72 @@ def fake_hub(repository: str, files: Mapping[str, bytes]) -> Callable[[Request],
         return Reply(404, b"{}", as_json | {"X-Error-Code": "RepoNotFound"})
 
     return answer
+
+
+class FakeHubThatTakes:
+    """A hub that repositories can be made on and pushed to; ``files`` is what it got, large ones by their own way.
+
+    ``refuse``: a path's ending -> the status that it is answered with.
+    """
+
+    def __init__(self, token: str, refuse: Mapping[str, int] | None = None) -> None:
+        self.token, self.refuse = token, refuse or {}
+        self.made: dict[str, dict] = {}
+        self.files: dict[str, bytes] = {}
+        self.message = ""
+        self._large: dict[str, bytes] = {}  # by SHA-256
+
+    def __call__(self, request: Request) -> Reply:
+        path = request.path.split("?")[0]
+        for ending, status in self.refuse.items():
+            if path.endswith(ending):
+                return Reply(status, b'{"error": "no"}', {"Content-Type": "application/json"})
+        if path.startswith("/large/"):
+            self._large[path.removeprefix("/large/")] = request.body
+            return Reply()
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return _json({"error": "Invalid token"}, 401)
+        if path == "/api/repos/create":
+            wanted = json.loads(request.body)
+            name = f"{wanted['organization']}/{wanted['name']}"
+            status = 409 if name in self.made else 200
+            self.made.setdefault(name, wanted)
+            return _json({"url": f"http://{request.headers['Host']}/{name}"}, status)
+        if path.endswith("/preupload/main"):
+            return _json({"files": [self._way(file["path"]) for file in json.loads(request.body)["files"]]})
+        if path.endswith("/info/lfs/objects/batch"):
+            upload = f"http://{request.headers['Host']}/large/"
+            objects = [
+                {**thing, "actions": {"upload": {"href": upload + thing["oid"]}}}
+                for thing in json.loads(request.body)["objects"]
+            ]
+            return _json({"transfer": "basic", "objects": objects})
+        if path.endswith("/commit/main"):
+            self._commit([json.loads(line) for line in request.body.splitlines()])
+            repository = path.removeprefix("/api/models/").removesuffix("/commit/main")
+            address = f"http://{request.headers['Host']}/{repository}/commit/{COMMIT}"
+            return _json({"commitUrl": address, "commitOid": COMMIT})
+        return _json({})  # checks of the card
+
+    def _way(self, path: str) -> dict:
+        way = "lfs" if path.endswith(".safetensors") else "regular"
+        return {"path": path, "uploadMode": way, "shouldIgnore": False}
+
+    def _commit(self, lines: list[dict]) -> None:
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "header":
+                self.message = value["summary"]
+            elif line["key"] == "lfsFile":
+                body = self._large[value["oid"]]
+                assert hashlib.sha256(body).hexdigest() == value["oid"]
+                self.files[value["path"]] = body
+            else:
+                self.files[value["path"]] = base64.b64decode(value["content"])
+
+
+def _json(content: object, status: int = 200) -> Reply:
+    return Reply(status, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
 
 def fake_drive(folder_id: str, files: Mapping[str, bytes]) -> Callable[[Request], Reply]:

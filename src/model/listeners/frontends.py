@@ -36,9 +36,16 @@ class WhisperLogMel(nn.Module):
     def __init__(self, num_mels: int, frames: int) -> None:
         super().__init__()
         self.frames = frames
-        filters = torchaudio.functional.melscale_fbanks(
-            WINDOW // 2 + 1, 0.0, SAMPLE_RATE / 2, num_mels, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
-        )
+        with torch.device("cpu"):  # it looks at its own values, which the meta device has not
+            filters = torchaudio.functional.melscale_fbanks(
+                WINDOW // 2 + 1,
+                0.0,
+                SAMPLE_RATE / 2,
+                num_mels,
+                SAMPLE_RATE,
+                norm="slaney",
+                mel_scale="slaney",
+            )
         self.register_buffer("filters", filters, persistent=False)  # [bins, num_mels]
         self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 

@@ -1,0 +1,1 @@
+"""Checkpoints for others: as directories that ``transformers`` loads without the project."""
