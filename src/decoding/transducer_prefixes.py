@@ -185,12 +185,12 @@ def grow(
     mass = active.unsqueeze(2) + tokens
     mass[..., nothing.blank] = left
     if fusion is None:
-        total, best = mass.flatten(1).topk(K, dim=1)
+        total, best = topk(mass, K)
         rank = total
     else:
         added = fused.unsqueeze(2) + fusion
         added[..., nothing.blank] = fused
-        rank, best = (mass + added).flatten(1).topk(K, dim=1)
+        rank, best = topk(mass + added, K)
         total, fused = mass.flatten(1).gather(1, best), added.flatten(1).gather(1, best)
     if threshold is not None:
         total = total.masked_fill(rank < rank[:, :1] - threshold, NEVER)
@@ -204,6 +204,13 @@ def grow(
     ids = torch.where(is_dead, nothing.ids, torch.where(is_new, new, old))
     active = torch.where(is_new, total, arriving.gather(1, parents).masked_fill(is_dead, NEVER))
     return Prefixes(total, fused, ids), active, step
+
+
+def topk(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """values [B, ...] -> of each row the largest ones and their places, [B, count] each, best first. A single one is
+    the first of equals, as greedy's choice is."""
+    values = values.flatten(1)
+    return values.max(1, keepdim=True) if count == 1 else values.topk(count, 1)
 
 
 def history_of(batch_size: int, beam_size: int, steps: list[Step], times: list[Tensor]) -> History:
