@@ -120,6 +120,22 @@ def test_scheduled_sampling_feeds_it_its_own_tokens_in_training_alone():
     assert [token for step in fed for token in step] == [0] + [1] * 200
 
 
+def test_scheduled_sampling_draws_from_the_distribution_for_each_text_on_its_own():
+    torch.manual_seed(2)
+    speller = LSTMSpeller(V, D, dropout=0.0, sampling=0.5)
+    with torch.no_grad():  # tokens 4 and 5 in the ratio of two to one, whatever it hears
+        speller.output.weight.zero_()
+        speller.output.bias.fill_(-50.0)
+        speller.output.bias[4:6] = torch.tensor([2.0, 1.0]).log()
+    fed = []
+    speller.embedding.register_forward_hook(lambda _, inputs, __: fed.append(inputs[0][:, 0]))
+    speller(torch.ones(300, 3, dtype=torch.long), heard(300).float(), torch.full((300,), 9))
+    assert not fed[0].any()
+    for tokens in fed[1:]:
+        shares = [(tokens == token).float().mean().item() for token in (1, 4, 5)]
+        assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=0.08)
+
+
 @pytest.mark.parametrize("kind", SPELLERS)
 def test_the_model_shows_where_it_looked(kind):
     torch.manual_seed(3)
