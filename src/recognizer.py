@@ -18,6 +18,7 @@ from src.datasets import load_audio
 from src.decoding import Hypothesis, NBestRescoring
 from src.model import SpeechModel
 from src.text_encoder import WORD_START, TextEncoder
+from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
 from src.utils.memory import in_memory
@@ -29,6 +30,11 @@ def _samples(recording: np.ndarray, position: int) -> np.ndarray:
         return recording.astype(np.float32, copy=False)
     got = f"{recording.dtype} {recording.shape}"
     raise UserError(f"recording {position}: expected samples [N] as floats in [-1, 1], got {got}; convert it")
+
+
+def _innermost(search: Any) -> Any:
+    """The search that reads what the model returned."""
+    return search.search if isinstance(search, NBestRescoring) else search
 
 
 def _is_for(search: Any, inputs: tuple) -> bool:
@@ -93,6 +99,14 @@ class Recognizer:
         search = checkpoint.search(decoder, overrides)
         return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search)
 
+    def try_out(self) -> None:
+        """Searches in a tenth of a second of silence. Raises ``UserError`` where search and model do not fit.
+
+        A search that is to be compiled is left out: it would be compiled for that size.
+        """
+        if not getattr(_innermost(self.search), "compiles", False):
+            self.transcribe([np.zeros(SAMPLE_RATE // 10, np.float32)])
+
     def transcribe(
         self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16
     ) -> list[Transcript]:
@@ -139,7 +153,7 @@ class Recognizer:
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
         """Searches in what the model returned for a batch. Raises ``UserError`` for a search of another family."""
         inputs = self.model.search_inputs(outputs)
-        search = self.search.search if isinstance(self.search, NBestRescoring) else self.search
+        search = _innermost(self.search)
         if not _is_for(search, inputs):
             raise UserError(
                 f"decoder: {type(search).__name__} is no search for a {type(self.model).__name__}; "

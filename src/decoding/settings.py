@@ -73,6 +73,12 @@ def require_blank_in_vocabulary(blank: int, log_probs: Tensor) -> None:
     require(blank < V, "blank", blank, f"below {V}, the number of tokens")
 
 
+def require_blank_of_models(part: Any) -> None:
+    """Of a search or an objective that meets one of the project's models: their blank is always token 0."""
+    blank = getattr(getattr(part, "search", part), "blank", 0)
+    require(blank == 0, "blank", blank, "0, the blank of the model")
+
+
 def require_lengths(lengths: Tensor, frames: int) -> None:
     """Asked on a CPU only: a GPU would have to be waited for."""
     if lengths.device.type == "cpu":

@@ -92,9 +92,13 @@ def test_a_clip_without_a_frame_is_marked_and_left_out():
     assert found["loss_sum"] == first["loss_sum"]
 
 
-@pytest.mark.parametrize("settings", [{"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"label_smoothing": 1.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": "abc"}, {"label_smoothing": 1.5}]
+    + [{"label_smoothing": "abc"}],
+)
 def test_numbers_out_of_range_are_refused(settings):
-    with pytest.raises(UserError, match=r"must be at least 0 and below 1"):
+    with pytest.raises(UserError, match=r"=.* must be a number from 0 up to \(not including\) 1"):
         AttentionObjective(**settings)
 
 

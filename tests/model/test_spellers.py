@@ -9,6 +9,7 @@ from src.model.encoders import MLPEncoder
 from src.model.spellers import LSTMSpeller, TransformerSpeller
 from src.model.spellers.lstm import LocationAttention
 from src.transforms import LogMel
+from src.utils.errors import UserError
 
 V, D, T = 7, 8, 9
 SPELLERS = {
@@ -134,6 +135,23 @@ def test_scheduled_sampling_draws_from_the_distribution_for_each_text_on_its_own
     for tokens in fed[1:]:
         shares = [(tokens == token).float().mean().item() for token in (1, 4, 5)]
         assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [(LSTMSpeller, name) for name in ("dim", "num_layers", "attention_dim")]
+    + [(TransformerSpeller, name) for name in ("dim", "num_layers", "num_heads", "ff_multiple")],
+)
+def test_sizes_of_nothing_are_named(kind, setting):
+    with pytest.raises(UserError, match=f"{setting}=0 must be a whole number of at least 1"):
+        kind(V, **{setting: 0})
+
+
+def test_a_speller_or_a_share_that_is_none_is_named():
+    with pytest.raises(UserError, match="speller=null must be a part of the model"):
+        LASModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), None, V)
+    with pytest.raises(UserError, match=r"sampling=1.0 must be a number from 0 up to \(not including\) 1"):
+        LSTMSpeller(V, sampling=1.0)
 
 
 @pytest.mark.parametrize("kind", SPELLERS)
