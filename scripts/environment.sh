@@ -22,7 +22,7 @@ find_python() {
 }
 
 # A stamp per requirements file: an interrupted or outdated installation is done again, a complete one never.
-stamp="$environment/.installed-$(cat requirements.txt "$requirements" | cksum | cut -d' ' -f1)"
+stamp="$environment/.installed-$(cat requirements*.txt "$requirements" | cksum | cut -d' ' -f1)"
 if [ ! -f "$stamp" ]; then
     echo "installing into $environment (about 5 GB, once) ..."
     if command -v uv >/dev/null 2>&1; then

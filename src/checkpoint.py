@@ -147,6 +147,12 @@ class Checkpoint:
                 f"{self.path / text_encoder.file_name}: has {text_encoder.vocab_size} tokens, but the model's "
                 f"vocab_size is {expected}; download the checkpoint again"
             )
+        for name, value in text_encoder.for_model().items():
+            if self.config["model"].get(name) != value:
+                raise UserError(
+                    f"{self.path / text_encoder.file_name}: its {name} is not the one that the model was trained with; "
+                    "download the checkpoint again"
+                )
         return text_encoder
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -278,7 +284,7 @@ def _check_sizes(node: Any, tensors: int, source: Path) -> None:
     """Raises ``UserError`` for a model that is absurdly large, or has more layers than its file has tensors."""
     for key, value in node.items() if isinstance(node, dict) else ():
         _check_sizes(value, tensors, source)
-        most = tensors if key == "num_layers" else MOST_OF_ANYTHING
+        most = tensors if str(key).endswith("layers") else MOST_OF_ANYTHING
         if isinstance(value, int) and value > most:
             raise UserError(f"{source}: {key}={value} does not fit its {WEIGHTS}; do not use this file")
 

@@ -15,6 +15,7 @@ from src.loss.transducer import joined_arcs
 from src.model import LASModel, ParaformerModel, SpeechModel, TransducerModel
 from src.model.ctc_alignment import ctc_alignment
 from src.model.slots import CIFPredictor
+from src.model.speech_model import SpeechModelWithCTC
 from src.recognizer import Recognizer, Transcript
 from src.text_encoder import WORD_START
 from src.utils.audio import SAMPLE_RATE
@@ -84,8 +85,10 @@ class _Inspection:
             yield self.of_an_attention_model(self.model)
         if "log_probs" in self.outputs:
             yield self.of_ctc(self.outputs["log_probs"], self.outputs["log_prob_lengths"])
-        elif (log_probs := self.model.ctc_log_probs(self.encoded)) is not None:
-            yield self.of_ctc(log_probs, self.lengths)
+        elif isinstance(self.model, SpeechModelWithCTC):
+            log_probs = self.model.ctc_log_probs(self.encoded)
+            if log_probs is not None:
+                yield self.of_ctc(log_probs, self.lengths)
 
     def of_ctc(self, log_probs: Tensor, lengths: Tensor) -> Picture:
         """log_probs [1, T', V]; a token is where the text's best alignment begins it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from src.checkpoint import Checkpoint
 from src.datasets import load_audio
-from src.decoding import Hypothesis, NBestRescoring
+from src.decoding import Hypothesis, NBestRescoring, SpeechLLMGreedySearch
+from src.decoding.streaming import written_so_far
+from src.decoding.token_times import take_times_from_ctc
 from src.model import SpeechModel
-from src.text_encoder import WORD_START, TextEncoder
+from src.text_encoder import WORD_START, TextEncoder, normalize
 from src.utils.audio import SAMPLE_RATE
 from src.utils.devices import choose_device
-from src.utils.errors import UserError
+from src.utils.errors import TextError, UserError
 from src.utils.memory import in_memory
+from src.utils.pauses import cut_at_pauses
 
 
 def _samples(recording: np.ndarray, position: int) -> np.ndarray:
@@ -65,17 +68,38 @@ class Transcript:
     hypotheses: list[Hypothesis] = field(repr=False, default_factory=list)  # best first, with their texts
 
 
+def _joined(pieces: list[tuple[Transcript, int]]) -> Transcript:
+    """One recording's transcript from those of its pieces, and how many samples each of these has."""
+    first = pieces[0][0]
+    if len(pieces) == 1:
+        return first
+    words, before = [], 0
+    for transcript, samples in pieces:
+        shift = before / SAMPLE_RATE
+        words += [(word, round(a + shift, 3), round(b + shift, 3), p) for word, a, b, p in transcript.words]
+        before += samples
+    return Transcript(first.id, " ".join(t.text for t, _ in pieces if t.text), words)
+
+
 class Recognizer:
-    """A model, its tokenizer and a search.
+    """A model, its tokenizer and a search; and perhaps a recogniser with CTC, ``times_from``, that says when the words
+    were said of a model that does not know (a speech LLM).
 
     Example (with a checkpoint directory):
         ``Recognizer.load("checkpoints/demo", decoder="beam").transcribe(["a.wav", "b.flac"])``
     """
 
-    def __init__(self, model: SpeechModel, text_encoder: TextEncoder, search: Any) -> None:
+    def __init__(
+        self,
+        model: SpeechModel,
+        text_encoder: TextEncoder,
+        search: Any,
+        times_from: Recognizer | None = None,
+    ) -> None:
         self.model = model
         self.text_encoder = text_encoder
         self.search = search
+        self.times_from = times_from
 
     @classmethod
     def load(
@@ -84,6 +108,7 @@ class Recognizer:
         decoder: str = "greedy",
         device: str = "auto",
         overrides: dict[str, Any] | None = None,
+        times_from: str | Path | None = None,
     ) -> Recognizer:
         """Opens a shared checkpoint.
 
@@ -92,12 +117,14 @@ class Recognizer:
             decoder: a name from the checkpoint's ``decoders`` or from ``src/configs/extra_decoders``, or a YAML file.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``...
             overrides: settings of the search to replace, e.g. ``{"beam_size": 50}``.
+            times_from: a checkpoint with CTC, which finds the words of a model that does not know their times.
 
         Raises ``UserError`` for anything missing, damaged or unknown.
         """
         checkpoint = Checkpoint.open(checkpoint_dir)
         search = checkpoint.search(decoder, overrides)
-        return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search)
+        aligner = None if times_from is None else cls.load(times_from, device=device)
+        return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search, aligner)
 
     def try_out(self) -> None:
         """Searches in a tenth of a second of silence. Raises ``UserError`` where search and model do not fit.
@@ -108,11 +135,15 @@ class Recognizer:
             self.transcribe([np.zeros(SAMPLE_RATE // 10, np.float32)])
 
     def transcribe(
-        self, recordings: Sequence[str | Path | np.ndarray], batch_size: int = 16
+        self,
+        recordings: Sequence[str | Path | np.ndarray],
+        batch_size: int = 16,
+        longest_s: float | None = None,
     ) -> list[Transcript]:
         """Files of any format and rate, or arrays [N] of 16 kHz samples in [-1, 1]; results in their order.
 
-        A file's id is its name without the suffix, an array's its position. Raises ``AudioError`` for a
+        A file's id is its name without the suffix, an array's its position. What is longer than ``longest_s`` is cut at
+        pauses, and its pieces' texts and words are joined (it has no hypotheses then). Raises ``AudioError`` for a
         recording that cannot be read.
         """
         clips = []
@@ -121,6 +152,14 @@ class Recognizer:
                 clips.append((str(position), _samples(recording, position)))
             else:
                 clips.append((Path(recording).stem, load_audio(recording)))
+        if longest_s is not None:
+            cut = [[(name, piece) for piece in cut_at_pauses(samples, longest_s)] for name, samples in clips]
+            pieces = iter(self._transcribe([piece for whole in cut for piece in whole], batch_size))
+            return [_joined([(next(pieces), len(samples)) for _, samples in whole]) for whole in cut]
+        return self._transcribe(clips, batch_size)
+
+    def _transcribe(self, clips: list[tuple[str, np.ndarray]], batch_size: int) -> list[Transcript]:
+        """Clips of similar length together; ids and samples -> transcripts, in the clips' order."""
         order = sorted(range(len(clips)), key=lambda position: len(clips[position][1]))
         results: dict[int, Transcript] = {}
         for start in range(0, len(order), batch_size):
@@ -134,6 +173,20 @@ class Recognizer:
             results.update(zip(positions, self.recognize(batch), strict=True))
         return [results[position] for position in range(len(clips))]
 
+    def stream(self, recording: str | Path | np.ndarray) -> Iterator[str]:
+        """The text of one recording while it is being written, token by token; the last one is the whole.
+
+        Raises ``UserError`` for another search than a speech LLM's ``greedy``.
+        """
+        if type(self.search) is not SpeechLLMGreedySearch:
+            raise UserError(
+                f"stream: {type(self.search).__name__} writes nothing step by step; use a speech LLM's greedy"
+            )
+        samples = _samples(recording, 0) if isinstance(recording, np.ndarray) else load_audio(recording)
+        audio = {"audio": torch.from_numpy(samples)[None], "audio_lengths": torch.tensor([len(samples)])}
+        inputs = self.model.search_inputs(self.listen(audio))
+        yield from map(self.text_encoder.decode, written_so_far(self.search, *inputs))
+
     @torch.inference_mode()
     def listen(self, batch: dict) -> dict[str, Tensor]:
         """What the model returns for a collated batch (``audio`` [B, N], ``audio_lengths`` [B])."""
@@ -142,7 +195,46 @@ class Recognizer:
 
     def recognize(self, batch: dict) -> list[Transcript]:
         """One collated batch, with ``utterance_id`` -> B transcripts."""
-        return self.decode(self.listen(batch), batch["utterance_id"])
+        transcripts = self.decode(self.listen(batch), batch["utterance_id"])
+        if self.times_from is not None:
+            without = [transcript for transcript in transcripts if not transcript.words]
+            rows = torch.tensor([row for row, transcript in enumerate(transcripts) if not transcript.words])
+            if without:
+                clips = {name: batch[name][rows] for name in ("audio", "audio_lengths")}
+                for transcript, words in zip(
+                    without, self.times_from.find_words(clips, [t.text for t in without]), strict=True
+                ):
+                    transcript.words = words
+        return transcripts
+
+    def find_words(self, batch: dict, texts: list[str]) -> list[list[tuple[str, float, float, float]]]:
+        """When the words of texts were said in a batch's clips (forced alignment by CTC): text, start and end in s, and
+        confidence. None of a text that CTC's tokens cannot write or that the clip is too short for.
+
+        Raises ``UserError`` for a model without CTC.
+        """
+        outputs = self.listen(batch)
+        log_probs, lengths = outputs.get("log_probs"), outputs.get("log_prob_lengths")
+        if log_probs is None and hasattr(self.model, "ctc_log_probs"):
+            log_probs, lengths = self.model.ctc_log_probs(outputs["encoded"]), outputs["encoded_lengths"]
+        if log_probs is None:
+            raise UserError(
+                f"a {type(self.model).__name__} has no CTC layer to align words with; give another checkpoint"
+            )
+        found = [[Hypothesis(self._tokens(text), 0.0)] for text in texts]
+        take_times_from_ctc(found, log_probs, lengths)
+        for row, (hypothesis,) in enumerate(found):
+            if hypothesis.token_times:
+                hypothesis.token_log_probs = log_probs[
+                    row, hypothesis.token_times, hypothesis.tokens
+                ].tolist()
+        return [self._words(hypothesis) for (hypothesis,) in found]
+
+    def _tokens(self, text: str) -> list[int]:
+        try:
+            return self.text_encoder.encode(normalize(text))
+        except TextError:
+            return []
 
     def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
         """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""

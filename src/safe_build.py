@@ -19,8 +19,11 @@ from src.utils.errors import UserError
 ROOMS = (
     "src.model",
     "src.model.encoders",
+    "src.model.listeners",
+    "src.model.projectors",
     "src.model.slots",
     "src.model.spellers",
+    "src.model.writers",
     "src.transforms",
     "src.decoding",
     "src.lm.neural",

@@ -31,11 +31,13 @@ TINY_TEXT = [
     *("+test=tiny", "~model.encoder", "model.dim=16", "writer=[none]"),
     *(f"datasets.{part}.texts={ROOT / 'samples'}" for part in ("train", "dev")),
 ]
+TINY_LLM = [choice.replace("=tiny", "=tiny_llm") for choice in TINY]
 OF_LANGUAGE_MODELS = {"lm", "lstm_lm", "next_token", "none", "texts"}  # and of no recogniser
 
 TRANSDUCER = ["model=conformer_rnnt_xs", "objective=transducer", "decoders=transducer"]
 LAS = ["model=conformer_las_xs", "objective=attention", "decoders=attention"]
 PARAFORMER = ["model=paraformer_xs", "objective=paraformer", "decoders=paraformer"]
+SPEECH_LLM = ["model=speech_llm", "text_encoder=chat", "objective=answer", "decoders=speech_llm"]
 # What a part of a family cannot do without, by a word of its name.
 FAMILIES = {
     "rnnt": TRANSDUCER,
@@ -44,6 +46,15 @@ FAMILIES = {
     "las": LAS,
     "paraformer": PARAFORMER,
     "word_errors": PARAFORMER,
+    "speech_llm": SPEECH_LLM,
+    "answer": SPEECH_LLM,
+    "chat": SPEECH_LLM,
+}
+# Stand-ins of parts that are loaded from a hub; those of tiny_llm where there is none here.
+OFFLINE = {
+    "speech_llm_whisper": ["model/listener=tiny_whisper", "model/writer=tiny_qwen2"],
+    "speech_llm_hubert": ["model/listener=tiny_hubert", "model/writer=tiny_smollm3"],
+    "speech_llm_conformer": ["model/listener=conformer_xs"],
 }
 
 
@@ -79,6 +90,9 @@ def targets(node):
 
 def run_one_step(name: str, overrides: list[str], save_dir: Path) -> None:
     tiny = TINY_TEXT if name in OF_LANGUAGE_MODELS else TINY
+    if "speech_llm" in name or "model=speech_llm" in overrides:
+        pytest.importorskip("transformers")
+        tiny = TINY_LLM
     checkpoint = build_trainer(compose(name, [*tiny, *overrides, f"save_dir={save_dir}"])).run()
     assert (checkpoint / "model.safetensors").is_file()
 
@@ -98,7 +112,7 @@ CHOICES = [
 
 @pytest.mark.parametrize("group,name", CHOICES, ids=[f"{group}={name}" for group, name in CHOICES])
 def test_choice_runs_a_tiny_step(group, name, bpe_file, tmp_path):
-    choices = [*family_of(name), f"{group}={name}", *needed(name, bpe_file)]
+    choices = [*family_of(name), *OFFLINE.get(name, []), f"{group}={name}", *needed(name, bpe_file)]
     run_one_step("conformer_ctc", choices, tmp_path)
 
 
@@ -120,9 +134,30 @@ def test_ablation_runs_a_tiny_step(name, tmp_path):
     assert (checkpoint / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("name", GROUPS["stage"])
+def test_stage_runs_a_tiny_step(name, tmp_path):
+    run_one_step("speech_llm", [f"+stage={name}", "~decoders.beam", "~decoders.sample"], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["cif", "ctc"])
 def test_predictor_runs_a_tiny_step(name, tmp_path):
     run_one_step("conformer_ctc", [*PARAFORMER, f"model/predictor={name}"], tmp_path)
+
+
+@pytest.mark.parametrize("part", ["listener", "projector", "writer"])
+def test_every_part_of_a_speech_llm_composes_and_the_small_ones_run_a_step(part, tmp_path):
+    names = sorted(path.stem for path in (CONFIGS / "model" / part).glob("*.yaml"))
+    assert len(names) >= 6
+    for name in names:
+        config = OmegaConf.to_container(compose("speech_llm", [f"model/{part}={name}"]).model, resolve=True)
+        named = list(targets(config))
+        assert {node["_target_"] for node in named} <= set(allowed_targets())
+        for node in named:
+            arguments = {key: value for key, value in node.items() if key != "_target_"}
+            inspect.signature(get_class(node["_target_"])).bind_partial(**arguments)
+        if part == "projector" or name.startswith("tiny_"):
+            choices = [f"model/{part}={name}", f"run_name={name}", "~decoders.beam", "~decoders.sample"]
+            run_one_step("speech_llm", choices, tmp_path)
 
 
 @pytest.mark.parametrize("name", GROUPS["writer"])
@@ -154,7 +189,12 @@ def test_extra_decoders_name_classes_that_a_file_may_name_and_their_arguments(na
         inspect.signature(allowed_targets(OWN_ROOMS)[node["_target_"]]).bind_partial(**arguments)
 
 
-@pytest.mark.parametrize("name", sorted({*GROUPS["model"]} - OF_LANGUAGE_MODELS))
+OWN_MODELS = {
+    name for name in GROUPS["model"] if not name.startswith("speech_llm")
+}  # not loaded from elsewhere
+
+
+@pytest.mark.parametrize("name", sorted(OWN_MODELS - OF_LANGUAGE_MODELS))
 def test_model_has_its_real_size_and_may_be_shared(name):
     """Built on the meta device, so that no size is too large; a checkpoint may name every class of it."""
     config = compose("conformer_ctc", [f"model={name}", "datasets=samples"])

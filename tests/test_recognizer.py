@@ -17,6 +17,9 @@ from src.decoding import (
     CTCGreedySearch,
     Hypothesis,
     NBestRescoring,
+    ParaformerBeamSearch,
+    ParaformerGreedySearch,
+    ParaformerSamplingSearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
@@ -157,7 +160,30 @@ def test_a_search_of_another_family_is_named(search):
         Recognizer(model, CharTextEncoder(), search).decode({"frames": (None, None)}, ["clip"])
 
 
-@pytest.mark.parametrize("kind", [AttentionGreedySearch, AttentionBeamSearch])
+@pytest.mark.parametrize(
+    "search", [ParaformerGreedySearch(), ParaformerBeamSearch(4), ParaformerSamplingSearch()]
+)
+def test_words_of_slots_have_times_and_confidences(search):
+    """A slot for each letter, and its time is its frame; the space before a word is no part of it."""
+    tokens = CharTextEncoder().tokens
+    spoken = [(3, "▁"), (4, "n"), (6, "o"), (9, "▁"), (9, "a")]
+    log_probs = torch.full((1, len(spoken), len(tokens)), 0.01 / (len(tokens) - 1))
+    for slot, (_, letter) in enumerate(spoken):
+        log_probs[0, slot, tokens.index(letter)] = 0.99
+    times = torch.tensor([[frame for frame, _ in spoken]])
+    slots = SimpleNamespace(lengths=torch.tensor([len(spoken)]), times=times)
+    written = SimpleNamespace(write=lambda *_: (log_probs.log(), slots), ctc_log_probs=lambda _: None)
+    model = SimpleNamespace(search_inputs=lambda outputs: (written, *outputs["frames"]), frame_s=0.04)
+    frames = torch.zeros(1, 12, 1), torch.tensor([12])
+    (transcript,) = Recognizer(model, CharTextEncoder(), search).decode({"frames": frames}, ["clip"])
+    assert transcript.text == "no a"
+    for found, (word, first, last) in zip(transcript.words, [("no", 4, 6), ("a", 9, 9)], strict=True):
+        assert found == (word, round(0.04 * first, 3), round(0.04 * (last + 1), 3), pytest.approx(0.99))
+
+
+@pytest.mark.parametrize(
+    "kind", [AttentionGreedySearch, AttentionBeamSearch, ParaformerGreedySearch, ParaformerBeamSearch]
+)
 def test_searches_that_take_as_much_are_told_apart_by_what_they_ask_of_a_model(kind):
     def recognizer(model, search):
         made = SimpleNamespace(search_inputs=lambda outputs: (model, *outputs["frames"]), frame_s=0.04)

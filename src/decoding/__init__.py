@@ -11,6 +11,11 @@ from src.decoding.paraformer_search import (
 )
 from src.decoding.rescoring import NBestRescoring
 from src.decoding.scorer import LengthBonus, Scorer
+from src.decoding.speech_llm_search import (
+    SpeechLLMBeamSearch,
+    SpeechLLMGreedySearch,
+    SpeechLLMSamplingSearch,
+)
 from src.decoding.transducer_beam import TransducerBeamSearch
 from src.decoding.transducer_greedy import TransducerGreedySearch
 
@@ -27,6 +32,9 @@ __all__ = [
     "ParaformerGreedySearch",
     "ParaformerSamplingSearch",
     "Scorer",
+    "SpeechLLMBeamSearch",
+    "SpeechLLMGreedySearch",
+    "SpeechLLMSamplingSearch",
     "TransducerBeamSearch",
     "TransducerGreedySearch",
 ]

@@ -36,8 +36,8 @@ class CTCBeamSearch:
     """Prefix beam search, batched over utterances and hypotheses; the same code on CPU and GPU.
 
     With both token limits and ``fold_sure`` ``None`` nothing is pruned but the beam, and a beam as large as the
-    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. The text of the most probable
-    path, which greedy search finds, is always among those compared in the end, beside the beam.
+    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. The most probable path's
+    text, which greedy search finds, is always one of those compared in the end.
 
     Args:
         beam_size: prefixes kept per utterance, K; also the length of the n-best list.
@@ -89,7 +89,7 @@ class CTCBeamSearch:
         require(fits, "fold_sure", fold_sure, "a probability above 0, up to 1")
         require(isinstance(compile, bool), "compile", compile, "true or false")
         self.beam_size = beam_size
-        self._slots = beam_size + 1  # one is the best path's
+        self._slots = max(beam_size, 2)  # one is the best path's
         self.blank = blank
         self.token_top_k = token_top_k
         self.token_min_log_prob = token_min_log_prob

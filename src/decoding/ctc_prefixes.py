@@ -136,18 +136,18 @@ def step(
     mass.scatter_(1, merged, NEVER)
 
     # Where the best path goes: to a prefix that is there, or by its token out of slot 0.
-    best_name = name[:, :1] * frame.best.shift + frame.best.name
-    is_there, slot = (name == best_name).long().max(1, keepdim=True)  # of bool it would not compile
-    best_path = torch.where(is_there > 0, slot, K + frame.best.column)
+    best_name = torch.addcmul(frame.best.name, name[:, :1], frame.best.shift)
+    is_there = name == best_name
+    best_path = torch.where(is_there, candidates.rows[:K], K + frame.best.column).amin(1, keepdim=True)
 
-    rank = mass
-    if fusion is not None:
+    if fusion is None:
+        rank = mass.scatter(1, best_path, torch.inf)
+    else:
         added = torch.cat(
             [fused, (fused.unsqueeze(2) + fusion).flatten(1), torch.zeros_like(candidates.nothing)], 1
         )
-        rank = mass + added
+        rank = (mass + added).scatter_(1, best_path, torch.inf)
     # Beyond the end nothing moves: among equals a sort might choose anew.
-    rank = rank.scatter(1, best_path, torch.inf)
     best = torch.where(frame.padding, candidates.rows[:K], rank.topk(K, dim=1).indices)
     new_total = mass.gather(1, best)
     if fusion is not None:

@@ -21,6 +21,7 @@ from src.decoding.settings import (
     require,
     require_beam_size,
     require_count,
+    without_nan,
 )
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
@@ -37,14 +38,26 @@ class SlotModel(Protocol):
         """log_probs [B, T, V] of a CTC layer, if there is one."""
 
 
+def write(model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Tensor, Tensor, Any]:
+    """encoded [B, T, D], encoded_lengths [B] -> the same, a frame at least; log_probs [B, U, V] of each slot, where
+    what is no number is no probability; and the slots."""
+    encoded = at_least_one_frame(encoded, encoded_lengths)
+    log_probs, slots = model.write(encoded, encoded_lengths)
+    return encoded, without_nan(log_probs), slots
+
+
+def nothing_possible() -> list[Hypothesis]:
+    """Of an utterance with a slot in which no token is possible."""
+    return [Hypothesis([], NEVER, {"acoustic": NEVER})]
+
+
 class ParaformerGreedySearch:
     """The best token of each slot (token 0 aside), all at once; a token's time is the frame that its slot has."""
 
     @torch.inference_mode()
     def __call__(self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance a list of one hypothesis."""
-        encoded = at_least_one_frame(encoded, encoded_lengths)
-        log_probs, slots = model.write(encoded, encoded_lengths)
+        _, log_probs, slots = write(model, encoded, encoded_lengths)
         values, tokens = log_probs[..., 1:].max(-1)
         rows = zip(
             values.double().tolist(),
@@ -56,9 +69,8 @@ class ParaformerGreedySearch:
         found = []
         for values, tokens, times, count in rows:
             score = sum(values[:count])
-            found.append(
-                [Hypothesis(tokens[:count], score, {"acoustic": score}, times[:count], values[:count])]
-            )
+            best = Hypothesis(tokens[:count], score, {"acoustic": score}, times[:count], values[:count])
+            found.append([best] if score > NEVER else nothing_possible())
         return found
 
 
@@ -85,11 +97,13 @@ class ParaformerSamplingSearch:
     @torch.inference_mode()
     def __call__(self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance different texts, the most probable one first."""
-        encoded = at_least_one_frame(encoded, encoded_lengths)
-        log_probs, slots = model.write(encoded, encoded_lengths)
+        _, log_probs, slots = write(model, encoded, encoded_lengths)
         found = []
         for row, times, count in zip(log_probs, slots.times.tolist(), slots.lengths.tolist(), strict=True):
             row = row[:count].double().cpu()
+            if (row[:, 1:].amax(1) == NEVER).any():
+                found.append(nothing_possible())
+                continue
             texts = {tuple(text) for text in self._drawn(row)}
             hypotheses = []
             for text in sorted(texts):
@@ -145,8 +159,7 @@ class ParaformerBeamSearch:
     @torch.inference_mode()
     def __call__(self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> list[list[Hypothesis]]:
         """encoded [B, T, D], encoded_lengths [B] -> per utterance at most K hypotheses, best first."""
-        encoded = at_least_one_frame(encoded, encoded_lengths)
-        log_probs, slots = model.write(encoded, encoded_lengths)
+        encoded, log_probs, slots = write(model, encoded, encoded_lengths)
         (B, U, V), K, device = log_probs.shape, self.beam_size, log_probs.device
         real = valid_positions(slots.lengths, U)
         acoustic = torch.full((B, K), NEVER, dtype=torch.float64, device=device)
@@ -186,8 +199,10 @@ class ParaformerBeamSearch:
             raise UserError(
                 f"ctc_weight={self.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
             )
-        w = self.ctc_weight
-        for row, length, hypotheses in zip(log_probs.double(), encoded_lengths, found, strict=True):
+        w, log_probs = self.ctc_weight, without_nan(log_probs.double())
+        for row, length, hypotheses in zip(log_probs, encoded_lengths, found, strict=True):
+            if hypotheses[0].score == NEVER:
+                continue
             texts = [
                 torch.tensor(hypothesis.tokens, dtype=torch.long, device=row.device)
                 for hypothesis in hypotheses

@@ -1,3 +1,4 @@
+from src.loss.answer import AnswerObjective
 from src.loss.attention import AttentionObjective
 from src.loss.consistency import ConsistentCTCObjective
 from src.loss.ctc import CTCObjective
@@ -7,6 +8,7 @@ from src.loss.transducer_objective import TransducerObjective
 from src.loss.word_errors import WordErrorObjective
 
 __all__ = [
+    "AnswerObjective",
     "AttentionObjective",
     "CTCObjective",
     "ConsistentCTCObjective",

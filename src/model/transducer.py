@@ -76,7 +76,7 @@ class TransducerModel(SpeechModelWithCTC):
 
     def joint(self, joint_encoded: Tensor, joint_predicted: Tensor) -> Tensor:
         """[..., H] of frames and of texts -> log_probs [..., V] (float32) of what comes next."""
-        return self.output((joint_encoded + joint_predicted).tanh()).float().log_softmax(-1)
+        return self.output((joint_encoded + joint_predicted).tanh_()).float().log_softmax(-1)
 
     def predict(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """One more token [n] after a predictor's state -> joint_predicted [n, H], and the state after it."""

@@ -1,11 +1,11 @@
-"""What characters and BPE share: token 0 is blank, "▁" stands for the space, and decoding is joining."""
+"""What text encoders share. Of characters and BPE: token 0 is blank, "▁" stands for the space, decoding is joining."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 BLANK = "<blank>"
 WORD_START = "▁"
@@ -24,6 +24,10 @@ class TextEncoder(ABC):
     def vocab_size(self) -> int:
         """Number of tokens, the blank included."""
         return len(self.tokens)
+
+    def for_model(self) -> dict[str, Any]:
+        """What a model is told of its tokenizer when it is built, as a checkpoint's config keeps it."""
+        return {"vocab_size": self.vocab_size}
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

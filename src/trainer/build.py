@@ -31,7 +31,7 @@ from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
 from src.transforms import SpecAugment
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import build, build_settings
+from src.utils.build import Positive, build, build_settings, check
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
 from src.utils.processes import Processes
@@ -46,10 +46,11 @@ def build_trainer(config: DictConfig) -> Trainer:
     share = {"rank": processes.rank, "processes": processes.count}
     torch.manual_seed(run.seed)
     text_encoder = _part(config, "text_encoder", TextEncoder)
-    sizes = {"vocab_size": text_encoder.vocab_size}
+    sizes = text_encoder.for_model()
     model_config = {**OmegaConf.to_container(config.model, resolve=True), **sizes}
     # Built as a checkpoint will be: a model that could not be loaded again fails now, not after training.
     model = _fitting("model", safe_build(model_config, "model", given=sizes), SpeechModel | LSTMLanguageModel)
+    _note_revisions(model_config, model)
     if empty := [name for name, weight in model.named_parameters() if not weight.numel()]:
         raise UserError(f"model: {empty[0]} would hold no numbers at all; a size in the model's config is 0")
     given = {"tokens": text_encoder.tokens, **sizes}
@@ -99,13 +100,15 @@ def build_trainer(config: DictConfig) -> Trainer:
         dev_sampler = BucketBatchSampler(dev.dataset.durations, **limits, **share, shuffle=False)
         dev_loader = build_loader(dev, dev_sampler, run.num_workers)
 
-    optimizer = build(config.optimizer, _decayed_groups(model, config.optimizer.get("weight_decay", 0.0)))
+    rates = OmegaConf.to_container(config.learning_rates, resolve=True)
+    groups = _parameter_groups(model, config.optimizer.get("weight_decay", 0.0), rates)
+    optimizer = build(config.optimizer, groups)
     return Trainer(
         step=step,
         text_encoder=text_encoder,
         searches=searches,
         optimizer=optimizer,
-        make_scheduler=lambda total: build(config.lr_scheduler, optimizer, total_steps=total),
+        make_scheduler=lambda total: _schedule(config.lr_scheduler, optimizer, total),
         train_loader=train_loader,
         dev_loader=dev_loader,
         writers=Writers(list(build(config.writer).values())),
@@ -116,6 +119,13 @@ def build_trainer(config: DictConfig) -> Trainer:
         device=device,
         processes=processes,
     )
+
+
+def _note_revisions(model_config: dict[str, Any], model: nn.Module) -> None:
+    """Into the config of each part that came from elsewhere, which state of it that was."""
+    for name, part in model.named_children():
+        if getattr(part, "revision", None) is not None:
+            model_config[name]["revision"] = part.revision
 
 
 def _check_kind(name: str, dataset: SpeechDataset, model: nn.Module) -> None:
@@ -190,6 +200,7 @@ def _shared_config(
         name: OmegaConf.to_container(config[name], resolve=True)
         for name in ("trainer", "optimizer", "lr_scheduler", "objective", "batching")
     }
+    settings["learning_rates"] = OmegaConf.to_container(config.learning_rates, resolve=True)
     settings["trainer"] = {
         k: v for k, v in settings["trainer"].items() if k not in ("resume_from", "init_from", "device")
     }
@@ -211,13 +222,40 @@ def _without_paths(node: Any) -> Any:
     return {k: _without_paths(v) for k, v in node.items() if not k.endswith(("_dir", "_file"))}
 
 
-def _decayed_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels only; norms and biases keep their scale."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+def _parameter_groups(
+    model: nn.Module, weight_decay: float, learning_rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """What is trained, by learning rate and weight decay: that is for matrices and kernels only; norms and biases keep
+    their scale. ``learning_rates``: of parameters by how their names begin, where it is not the optimizer's."""
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {("", True): [], ("", False): []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim > 1 and not name.endswith("bias")].append(parameter)
+            part = max((part for part in learning_rates if name.startswith(f"{part}.")), key=len, default="")
+            decayed = parameter.ndim > 1 and not name.endswith("bias")
+            groups.setdefault((part, decayed), []).append(parameter)
+    for part, rate in learning_rates.items():
+        check(f"learning_rates.{part}", rate, Positive)
+        if not any(named == part for named, _ in groups):
+            raise UserError(f"learning_rates.{part}: no part of that name is trained; correct it")
     return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": weight_decay if decayed else 0.0,
+            **({"lr": learning_rates[part]} if part else {}),
+        }
+        for (part, decayed), parameters in groups.items()
     ]
+
+
+def _schedule(node: DictConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+    """The schedule of a config node. Raises ``UserError`` for one that would take learning rates of their own away."""
+    before = [group["lr"] for group in optimizer.param_groups]
+    scheduler = build(node, optimizer, total_steps=total_steps)
+    after = [group["lr"] for group in optimizer.param_groups]
+    if any(
+        abs(a * before[0] - b * after[0]) > 1e-6 * b * before[0] for a, b in zip(after, before, strict=True)
+    ):
+        raise UserError(
+            f"lr_scheduler: {node._target_} has one rate for all; with learning_rates choose another"
+        )
+    return scheduler

@@ -15,7 +15,7 @@ from src.utils.errors import UserError
 from src.utils.hydra_door import CONFIGS
 
 BODIES = "encoder.", "lstm."  # what knows nothing of the tokens
-OF_TRAINING = ("dropout", "checkpoint_activations")  # settings that weights know nothing of
+OF_TRAINING = ("dropout", "checkpoint_activations", "dtype", "lora")  # settings that weights know nothing of
 
 
 def initialise_from(

@@ -64,11 +64,11 @@ class Reporter:
 
     def introduce(self, trainer: Any) -> None:
         """One line on what is about to run, where, and on how much."""
-        parameters = sum(p.numel() for p in trainer.step.model.parameters())
+        parameters = parameters_of(trainer.step.model)
         data = trainer.train_loader.dataset.dataset
         dtype = str(trainer.dtype).removeprefix("torch.")
         self.say(
-            f"{parameters:,} parameters, {data.amount}, {trainer.total_steps} steps "
+            f"{parameters}, {data.amount}, {trainer.total_steps} steps "
             f"on {trainer.device} in {dtype}; run folder {trainer.folder.directory}"
         )
 
@@ -266,6 +266,19 @@ class SilentReporter:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
+
+
+def parameters_of(model: nn.Module) -> str:
+    """How many weights there are; where some are frozen, also which parts' are trained."""
+    total = sum(weight.numel() for weight in model.parameters())
+    trained = {
+        name: sum(weight.numel() for weight in part.parameters() if weight.requires_grad)
+        for name, part in model.named_children()
+    }
+    if all(weight.requires_grad for weight in model.parameters()):
+        return f"{total:,} parameters"
+    parts = ", ".join(f"{name} {count:,}" for name, count in trained.items() if count)
+    return f"{sum(trained.values()):,} of {total:,} parameters are trained ({parts})"
 
 
 def how_to_use(config: dict[str, Any], checkpoint: Path | str) -> str:

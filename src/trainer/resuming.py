@@ -92,8 +92,8 @@ def _record(trainer: Trainer) -> dict[str, Any]:
         "trainer.monitor": trainer.options.monitor,
         **{
             part if name == "_target_" else f"{part}.{name}": value
-            for part in ("optimizer", "lr_scheduler", "batching", "objective")
-            for name, value in training[part].items()
+            for part in ("optimizer", "learning_rates", "lr_scheduler", "batching", "objective")
+            for name, value in training.get(part, {}).items()
         },
         **dict(_settings("model", trainer.config["model"])),
         "text_encoder": trainer.text_encoder.tokens,

@@ -79,7 +79,8 @@ class SpecAugment(nn.Module):
             features = torch.where(apply[:, :, None], _warped(features, factor), features)
 
         bins = feature_lengths.new_full((B, 1), F)
-        hidden_bins = _masked(F, bins, bins.clamp(max=self.freq_width), pairs[:, : self.freq_masks])
+        width = self.freq_width if F > 1 else 0  # a waveform has no bins: all of it would be hidden
+        hidden_bins = _masked(F, bins, bins.clamp(max=width), pairs[:, : self.freq_masks])
 
         frames = feature_lengths[:, None]
         widest = (frames * self.time_fraction).long()

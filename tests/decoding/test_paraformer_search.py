@@ -95,6 +95,19 @@ def test_an_utterance_is_the_same_alone_and_in_a_batch():
         assert [h.score for h in one] == pytest.approx([h.score for h in two])
 
 
+@pytest.mark.parametrize(
+    "search", [ParaformerGreedySearch(), ParaformerBeamSearch(4, 0.3), ParaformerSamplingSearch(10)]
+)
+def test_where_a_slot_has_no_possible_token_there_is_no_text(search):
+    inputs = heard([2, 3])
+    whole = search(*inputs)
+    inputs[0].log_probs[1, 2] = math.nan
+    inputs[0].frames[1] = math.nan
+    found = search(*inputs)
+    assert [(h.tokens, h.score, h.parts) for h in found[1]] == [([], -math.inf, {"acoustic": -math.inf})]
+    assert found[0] == whole[0]
+
+
 def test_texts_are_drawn_from_the_nucleus_as_often_as_they_are_probable():
     row = torch.tensor([[0.0, 0.5, 0.3, 0.2], [0.0, 0.1, 0.1, 0.8]]).log()
     drawn = ParaformerSamplingSearch(20_000, top_p=0.75)._drawn(row)

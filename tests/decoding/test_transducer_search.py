@@ -5,6 +5,7 @@ import random
 from functools import cache
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 from reference.scored_texts import ScoredTexts
@@ -22,9 +23,8 @@ from src.decoding import (
     transducer_beam,
     transducer_greedy,
 )
-from src.decoding.prefix_names import longer
 from src.decoding.settings import NEVER
-from src.decoding.transducer_prefixes import Frames, Nothing, Prefixes, grow
+from src.decoding.transducer_prefixes import Frames, Prefixes, grow, longer, no_names
 from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
@@ -268,30 +268,26 @@ def test_prefixes_that_a_predictor_cannot_tell_apart_are_one_text_with_the_same_
 @pytest.mark.parametrize("predictor", ["lstm", "stateless"])
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 def test_a_search_that_asks_no_tensor_for_its_values_finds_the_same(monkeypatch, search, predictor):
-    """As on a GPU: every text is computed in every frame."""
+    """As on a GPU: greedy never stops early, and scorers look at all slots."""
     model, encoded, lengths = transducer(4, predictor), frames(3, 12), torch.tensor([12, 7, 0])
     asking = search(model, encoded, lengths)
-    for module in (transducer_beam, transducer_greedy, scorer):
+    for module in (transducer_greedy, scorer):
         monkeypatch.setattr(module, "is_cheap_to_ask", lambda device: False)
     for ours, theirs in zip(search(model, encoded, lengths), asking, strict=True):
         assert_same(ours, theirs)
 
 
 def test_a_dropped_prefix_has_nothing_left_that_could_grow():
-    cpu = torch.device("cpu")
-    start = Prefixes.empty(1, 2, 0, cpu)
-    nothing, ids = Nothing(start, 0), start.ids.clone()
-    token, name = torch.tensor(2), ids[0, 0, 0]
-    ids[:, 0, 1] = torch.stack([longer(name, token), token])  # slot 1: the text of token 2
-    total = torch.tensor([[0.0, -50.0]], dtype=torch.float64)
-    tokens = torch.tensor([NEVER, -40.0, -30.0, -40.0]).expand(2, 2, 4).clone()
-    prefixes = start._replace(total=total, ids=ids)
-    frame = Frames(tokens, torch.zeros(2, 2).double(), torch.arange(2), prefixes, nothing).at(
-        torch.tensor([0])
-    )
-    after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, nothing, 10.0)
-    assert after.total.tolist() == [[0.0, float("-inf")]] == [[0.0, *active[0, 1:].tolist()]]
-    assert torch.equal(after.ids[:, :, 1], nothing.ids[:, :, 1])
+    start = Prefixes.empty(1, 2, 0)
+    name, last = start.name.copy(), start.last.copy()
+    name[0, 1], last[0, 1] = longer(name[0, 0], 2), 2  # slot 1: the text of token 2
+    total = np.array([[0.0, -50.0]])
+    log_probs = np.tile(np.float32([0.0, -40.0, -30.0, -40.0]), (2, 2, 1))
+    prefixes = start._replace(total=total, name=name, last=last)
+    frame = Frames(log_probs, np.array([[0, 1]]), prefixes, 0, past=1).at(np.array([0]), total)
+    after, active, _ = grow(prefixes, total, total + frame.blank, frame, None, 0, 10.0)
+    assert after.total.tolist() == [[0.0, NEVER]] == [[0.0, *active[0, 1:].tolist()]]
+    assert after.name[0, 1] == no_names(1, 2)[0, 1]
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)

@@ -87,6 +87,16 @@ LAS = [
 ]
 
 
+PARAFORMER = [
+    "model=paraformer_xs",
+    "objective=paraformer",
+    "decoders=paraformer",
+    "model.encoder.norm=layer",
+    "model.decoder.dim=48",
+    "model.decoder.num_layers=1",
+]
+
+
 @pytest.fixture(scope="session")
 def run_folder(corpus, tmp_path_factory) -> Path:
     """A run that has learnt the tone corpus by heart."""

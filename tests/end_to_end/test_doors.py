@@ -15,7 +15,7 @@ import pytest
 import soundfile as sf
 from safetensors.torch import load_file
 
-from .conftest import LAS, ROOT, TINY, TRANSDUCER, door, tone_clip, write_corpus
+from .conftest import LAS, PARAFORMER, ROOT, TINY, TRANSDUCER, door, tone_clip, write_corpus
 
 
 def texts(folder):
@@ -202,7 +202,16 @@ def newest_weights(folder):
     return load_file(folder / "checkpoints" / step / "model.safetensors")
 
 
-@pytest.mark.parametrize("family", [[], TRANSDUCER, LAS], ids=["ctc", "transducer", "las"])
+FAMILIES = {
+    "ctc": [],
+    "transducer": TRANSDUCER,
+    "las": LAS,
+    "paraformer, cif": PARAFORMER,
+    "paraformer, ctc": [*PARAFORMER, "model/predictor=ctc"],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_a_stopped_run_goes_on_to_the_same_weights(corpus, tmp_path, family):
     """Mid-epoch, with dropout, SpecAugment, speed perturbation, EMA and workers: bit-equal."""
     settings = [
@@ -282,14 +291,19 @@ def test_fine_tuning_keeps_the_encoder_and_may_change_the_tokens(run_folder, cor
     assert "num_heads=4" in done.stderr  # equal shapes, another meaning
 
 
-def test_bad_training_data_is_named_and_costs_nothing_else(corpus, tmp_path):
+@pytest.mark.parametrize("family", ["ctc", "paraformer, cif", "paraformer, ctc"])
+def test_bad_training_data_is_named_and_costs_nothing_else(family, corpus, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(corpus, data)
     (data / "audio" / "broken.wav").write_bytes(b"RIFF")
     (data / "transcriptions" / "clip-0.txt").write_text("low " * 60)  # more symbols than frames
     (data / "transcriptions" / "clip-1.txt").write_text("низкий")  # letters that no token writes
     (data / "transcriptions" / "clip-2.txt").write_bytes(b"\xff\xfe\xfa")
-    done = train(data, tmp_path, "run", "trainer.max_steps=2", "trainer.evaluate_every_steps=2")
+    (data / "transcriptions" / "clip-3.txt").write_text("")
+    if family != "ctc":  # a predictor may fire as often as it likes in a frame, but there has to be one
+        sf.write(data / "audio" / "clip-0.flac", np.full(40, 0.5, np.float32), 16000)
+    settings = [*FAMILIES[family], "trainer.max_steps=2", "trainer.evaluate_every_steps=2"]
+    done = train(data, tmp_path, "run", *settings)
     said = done.stdout + done.stderr
     assert re.search(r"clip-0: .*more symbols", said)
     assert "clip-1" in said and "clip-2" in said and "broken" in said, said

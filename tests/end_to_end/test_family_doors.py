@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from src.checkpoint import Checkpoint
+from src.datasets.audio_io import load_audio
 from src.lm import NGramLM, TokenNGramScorer
 from src.recognizer import Recognizer
 from src.utils.errors import UserError
 
-from .conftest import LAS, TINY, TRANSDUCER, door
+from .conftest import LAS, PARAFORMER, TINY, TRANSDUCER, door
 from .test_doors import spoken_error, texts
 
 FAMILIES = {
@@ -28,7 +29,10 @@ FAMILIES = {
         "optimizer.lr=1.0e-2",
     ],
     "las": [*LAS, "model.speller.dropout=0.0"],
+    "paraformer, cif": [*PARAFORMER, "model.decoder.dropout=0.0"],
+    "paraformer, ctc": [*PARAFORMER, "model/predictor=ctc", "model.decoder.dropout=0.0"],
 }
+MODEL = {"transducer": "TransducerModel", "las": "LASModel", "paraformer": "ParaformerModel"}
 SEARCH = {
     "transducer": {"_target_": "src.decoding.TransducerBeamSearch", "beam_size": 4, "beam_threshold": 7},
     "las": {
@@ -37,7 +41,13 @@ SEARCH = {
         "ctc_weight": 0.3,
         "beam_threshold": 10,
     },
+    "paraformer": {"_target_": "src.decoding.ParaformerBeamSearch", "beam_size": 8, "ctc_weight": 0.3},
 }
+
+
+def kind(family: str) -> str:
+    """Without the variant."""
+    return family.split(",")[0]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -52,7 +62,7 @@ def run(family, corpus, tmp_path_factory):
     steps = ["trainer.max_steps=200", "trainer.evaluate_every_steps=200", "writer=[local]"]
     where = [f"datasets.train.data_dir={corpus}", f"save_dir={save_dir}", "run_name=tones"]
     done = door("train.py", *TINY, *FAMILIES[family], "model.encoder.dropout=0.0", *steps, *where)
-    assert "best checkpoint on dev, beam: WER" in done.stdout
+    assert "best checkpoint on dev, beam: WER" in done.stdout and "decoder=beam" in done.stdout
     return save_dir / "tones"
 
 
@@ -91,13 +101,17 @@ def test_words_have_times_and_confidences(run, corpus):
 
 
 def test_a_clip_is_the_same_alone_and_in_a_batch(run, corpus):
+    """Beside clips of other lengths, and beside one of four times the longest."""
     files = sorted((corpus / "audio").glob("*.flac"))
-    recognizer = Recognizer.load(run, decoder="beam", device="cpu")
-    alone = [recognizer.transcribe([file])[0] for file in files]
-    for ours, theirs in zip(recognizer.transcribe(files, batch_size=8), alone, strict=True):
-        assert ours.text == theirs.text and ours.hypotheses[0].score == pytest.approx(
-            theirs.hypotheses[0].score, abs=1e-4
-        )
+    clips = [load_audio(file) for file in files]
+    clips.append(np.tile(max(clips, key=len), 4))
+    for decoder in Checkpoint.open(run).config["decoders"]:
+        recognizer = Recognizer.load(run, decoder, device="cpu")
+        alone = [recognizer.transcribe([clip])[0] for clip in clips]
+        for ours, theirs in zip(recognizer.transcribe(clips, batch_size=len(clips)), alone, strict=True):
+            assert ours.text == theirs.text and ours.hypotheses[0].score == pytest.approx(
+                theirs.hypotheses[0].score, abs=1e-4
+            )
 
 
 def test_the_decoders_for_any_checkpoint_are_for_this_family_too(family, run, corpus, words, tmp_path):
@@ -113,8 +127,8 @@ def test_the_decoders_for_any_checkpoint_are_for_this_family_too(family, run, co
     assert texts(tmp_path / "lm") == {name: transcript.text for name, transcript in expected.items()}
     assert all("scorers" in transcript.hypotheses[0].parts for transcript in expected.values())
     search = Checkpoint.open(run).search(str(copied))
-    kept = {name: value for name, value in SEARCH[family].items() if name != "_target_"}
-    assert f"src.decoding.{type(search).__name__}" == SEARCH[family]["_target_"]
+    kept = {name: value for name, value in SEARCH[kind(family)].items() if name != "_target_"}
+    assert f"src.decoding.{type(search).__name__}" == SEARCH[kind(family)]["_target_"]
     assert {name: getattr(search, name) for name in kept} == kept
     door("inference.py", *where, f"save_dir={tmp_path / 'hot'}", "decoder=beam_hotwords")
     assert texts(tmp_path / "hot").keys() == spoken(corpus).keys()
@@ -133,8 +147,7 @@ def test_a_decoder_of_another_family_is_one_line(family, run, corpus, tmp_path):
         decoder.write_text(yaml.safe_dump(content))
         where = [f"checkpoint={run}", f"data_dir={corpus}", f"save_dir={tmp_path / 'out'}", "num_workers=0"]
         line = spoken_error("inference.py", *where, f"decoder={decoder}")
-        model = {"transducer": "TransducerModel", "las": "LASModel"}[family]
-        assert f"CTCBeamSearch is no search for a {model}" in line
+        assert f"CTCBeamSearch is no search for a {MODEL[kind(family)]}" in line
 
 
 def test_a_search_that_the_checkpoint_lacks_or_may_not_have(run, words, tmp_path):
@@ -158,7 +171,7 @@ def test_tuning_finds_weights_for_its_beam(family, run, corpus, words, tmp_path)
     done = door("scripts/tune_fusion.py", run, corpus, "--words", words, *grid)
     assert "without the language model: WER" in done.stdout
     settings = yaml.safe_load(out.read_text())
-    assert settings.items() >= SEARCH[family].items()
+    assert settings.items() >= SEARCH[kind(family)].items()
     where = [f"checkpoint={run}", f"data_dir={corpus}", f"save_dir={tmp_path / 'texts'}", "num_workers=0"]
     door("inference.py", *where, f"decoder={out}")
     done = door(
@@ -195,13 +208,15 @@ def test_the_samples_page_shows_where_an_attention_model_looked(family, run):
 
 
 def assert_hears_nothing(checkpoint):
+    """And of less than a frame, and of one of the encoder's."""
     empty, silence = np.zeros(0, np.float32), np.zeros(16000, np.float32)
-    for decoder in ("greedy", "beam"):
+    click, blip = np.full(40, 0.5, np.float32), silence[:700]
+    for decoder in Checkpoint.open(checkpoint).config["decoders"]:
         recognizer = Recognizer.load(checkpoint, decoder, "cpu")
-        quiet, nothing = recognizer.transcribe([silence, empty])
-        assert nothing.text == "" and nothing.words == []
-        assert all(0 <= start < end <= 1.05 for _, start, end, _ in quiet.words)
-        for recording, together in ((silence, quiet), (empty, nothing)):
+        heard = recognizer.transcribe([silence, empty, click, blip])
+        assert all(nothing.text == "" and nothing.words == [] for nothing in heard[1:3])
+        assert all(0 <= start < end <= 1.05 for _, start, end, _ in heard[0].words)
+        for recording, together in zip((silence, empty, click, blip), heard, strict=True):
             (alone,) = recognizer.transcribe([recording])
             assert alone.text == together.text
             assert alone.hypotheses[0].score == pytest.approx(together.hypotheses[0].score, abs=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,18 @@ from src.decoding import (
     CTCGreedySearch,
     ParaformerBeamSearch,
     ParaformerGreedySearch,
+    SpeechLLMBeamSearch,
+    SpeechLLMGreedySearch,
     TransducerBeamSearch,
     TransducerGreedySearch,
 )
-from src.loss import AttentionObjective, CTCObjective, ParaformerObjective, TransducerObjective
+from src.loss import (
+    AnswerObjective,
+    AttentionObjective,
+    CTCObjective,
+    ParaformerObjective,
+    TransducerObjective,
+)
 from src.metrics import corpus_error_rates
 from src.model import (
     CTCModel,
@@ -28,13 +37,16 @@ from src.model import (
     LSTMPredictor,
     ParaformerModel,
     ParallelDecoder,
+    SpeechLLM,
     SpeechModel,
     StatelessPredictor,
     TransducerModel,
 )
 from src.model.encoders import MLPEncoder, PyramidalEncoder
+from src.model.projectors import MLPProjector
 from src.model.slots import CIFPredictor, CTCCompression
 from src.model.spellers import LSTMSpeller, TransformerSpeller
+from src.model.writers import CausalLMWriter
 from src.transforms import LogMel
 
 V = 6
@@ -106,6 +118,25 @@ FAMILIES = {
         ATTENTION_SEARCHES,
     ),
 }
+if importlib.util.find_spec("transformers"):
+    WRITER = {
+        "model_type": "qwen3",
+        "vocab_size": V + 2,
+        **{"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 16},
+        **{"num_attention_heads": 2, "num_key_value_heads": 2},
+    }
+    FAMILIES["speech llm"] = Family(  # all of it is trained: a random writer knows nothing to build on
+        lambda *parts: SpeechLLM(
+            *parts,
+            MLPProjector(stack=2, hidden_dim=32),
+            CausalLMWriter(config=WRITER),
+            V + 2,
+            prompt={"before": [V], "after": [V + 1], "end": 0},
+            frozen=[],
+        ),
+        AnswerObjective,
+        [SpeechLLMGreedySearch(), SpeechLLMBeamSearch(4)],
+    )
 
 
 def spoken(batch: int, generator: torch.Generator, noise_only: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

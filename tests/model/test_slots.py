@@ -146,3 +146,17 @@ def test_a_clip_too_short_for_its_text_has_no_alignment():
         (torch.tensor([[1, 1], [1, 2]]), torch.tensor([2, 1])),
     )
     assert slots.vectors.isfinite().all() and not slots.weights.any()
+
+
+def test_what_is_no_number_fills_a_slot_and_is_no_silence():
+    """Of a clip of which nothing else is heard; its neighbour hears nothing of it."""
+    encoded, lengths = torch.zeros(2, 5, 4), torch.tensor([5, 5])
+    encoded[1, 2] = torch.nan
+    blanks = torch.eye(3)[0].expand(2, 5, 3).log().clone()
+    blanks[1, 2] = torch.nan
+    for slots in (
+        fixed(0.01)(encoded, lengths),
+        CTCCompression(4, 3)(torch.zeros(2, 5, 4), lengths, blanks),
+    ):
+        assert slots.lengths.tolist() == [0, 1] and slots.vectors[1].isnan().all()
+        assert slots.vectors[0].isfinite().all()

@@ -23,7 +23,7 @@ def beam_of_texts(
     scored: ScoredTexts,
     threshold: float | None,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Texts and their scores, best first, of at most ``most`` tokens in a frame.
+    """Texts and their scores, best first, of at most ``most`` tokens in a frame; where that is one, it takes the frame.
 
     log_probs: of a text, for each frame the log probability of what comes next, [T, V]; token 0 is the blank.
     """
@@ -33,6 +33,9 @@ def beam_of_texts(
         def after(text: tuple[int, ...], token: int, t: int = t) -> float:
             return log_probs(text)[t][token]
 
+        def leave(text: tuple[int, ...]) -> float:
+            return 0.0 if most == 1 else after(text, 0)
+
         active = {text: mass for text, (mass, _) in beam.items()}  # mass that may still grow in this frame
         beam = {text: (mass + after(text, 0), fused) for text, (mass, fused) in beam.items()}
         for _ in range(most):
@@ -40,13 +43,13 @@ def beam_of_texts(
             for text, (left, fused) in beam.items():
                 parent = text[:-1] if text and text[:-1] in beam else None
                 arriving = NEVER if parent is None else active[parent] + after(parent, text[-1])
-                left = log_add(left, arriving + after(text, 0))
+                left = log_add(left, arriving + leave(text))
                 found.append((left + fused, text, arriving, left, fused))
                 for token in range(1, len(log_probs(text)[t])):
                     longer = (*text, token)
                     if longer not in beam and active[text] > NEVER:
                         mass, points = active[text] + after(text, token), fused + scored.points(text)[token]
-                        found.append((mass + points, longer, mass, mass + after(longer, 0), points))
+                        found.append((mass + points, longer, mass, mass + leave(longer), points))
             found = [entry for entry in sorted(found, reverse=True)[:beam_size] if entry[0] > NEVER]
             if threshold is not None:
                 found = [entry for entry in found if entry[0] >= found[0][0] - threshold]

@@ -50,7 +50,8 @@ def losses_by_recursion(
 
 
 def likelihood_of_short_frames(log_probs: Tensor, targets: list[int], most: int, blank: int = 0) -> float:
-    """P(targets) as ``likelihood_by_paths``, of the paths with at most so many labels in a frame."""
+    """P(targets) as ``likelihood_by_paths``, of the paths with at most so many labels in a frame; where that is one, it
+    takes the frame, and no blank comes after it."""
     T, U = log_probs.size(0), len(targets)
 
     def rest(t: int, u: int, in_frame: int) -> float:
@@ -58,7 +59,8 @@ def likelihood_of_short_frames(log_probs: Tensor, targets: list[int], most: int,
             return float(u == U)
         total = math.exp(log_probs[t, u, blank]) * rest(t + 1, u, 0)
         if u < U and in_frame < most:
-            total += math.exp(log_probs[t, u, targets[u]]) * rest(t, u + 1, in_frame + 1)
+            after = rest(t + 1, u + 1, 0) if most == 1 else rest(t, u + 1, in_frame + 1)
+            total += math.exp(log_probs[t, u, targets[u]]) * after
         return total
 
     return rest(0, 0, 0)

@@ -21,7 +21,7 @@ def reference(augment: SpecAugment, features, lengths, draws):
             continue
         F = features.shape[2]
         for _ in range(augment.freq_masks):
-            width = int(next(numbers) * (min(augment.freq_width, F) + 1))
+            width = int(next(numbers) * ((min(augment.freq_width, F) if F > 1 else 0) + 1))
             start = int(next(numbers) * (F - width + 1))
             result[b, :length, start : start + width] = 0
         for _ in range(augment.time_masks):
@@ -159,3 +159,10 @@ def test_freq_warp_follows_p_and_keeps_padding_and_the_masks():
 def test_invalid_severity_is_spoken(name, value):
     with pytest.raises(UserError, match=name):
         SpecAugment(**{name: value})
+
+
+def test_a_waveform_has_no_bins_to_hide():
+    augment = SpecAugment(freq_masks=2, time_masks=0)
+    waveform = torch.ones(4, 50, 1)
+    draws = torch.rand(4, augment.draws_per_utterance)
+    assert torch.equal(augment(waveform, torch.tensor([50, 40, 30, 0]), draws), waveform)

@@ -103,7 +103,8 @@ class CIFPredictor(nn.Module):
             alpha = F.pad(alpha, (0, 1)).scatter_add(
                 1, lengths[:, None], (self.tail * has_frames).to(alpha)[:, None]
             )
-            counts = alpha.sum(1).floor().long()
+            # What is no number fills a slot that is none either, for the search to see; it would else be silence.
+            counts = alpha.sum(1).floor().nan_to_num(1.0).long()
         else:
             counts = targets[1]
             alpha = alpha * (counts / counted.clamp_min(1e-6))[:, None]

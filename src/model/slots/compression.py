@@ -61,7 +61,9 @@ class CTCCompression(nn.Module):
     @staticmethod
     def _most_probable(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """The token of each frame by its position among those found, -1 for none [B, T]; how many there are [B]."""
-        best = log_probs.argmax(-1) * valid_positions(lengths, log_probs.size(1))
+        # A frame of no numbers is a token of none, for the search to see; the blank would hide it.
+        best = log_probs.argmax(-1).masked_fill(log_probs.isnan().any(-1), -1)
+        best = best * valid_positions(lengths, log_probs.size(1))
         begins = (best != 0) & (best != F.pad(best, (1, -1)))
         position = begins.cumsum(1) - 1
         return torch.where(best != 0, position, -1), begins.sum(1)

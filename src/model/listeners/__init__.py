@@ -1,0 +1,4 @@
+from src.model.listeners.encoder import TransformersEncoder
+from src.model.listeners.frontends import TransformersFrontend
+
+__all__ = ["TransformersEncoder", "TransformersFrontend"]

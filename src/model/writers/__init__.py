@@ -1,0 +1,3 @@
+from src.model.writers.causal_lm import CausalLMWriter
+
+__all__ = ["CausalLMWriter"]

@@ -1,0 +1,71 @@
+"""A causal language model of ``transformers``, which writes after a prompt of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from src.model.pretrained import Pretrained, Source
+from src.utils.errors import UserError
+from src.utils.extras import speech_llm_package
+
+
+class CausalLMWriter(Pretrained):
+    """Any class of ``AutoModelForCausalLM``: Qwen2, Qwen3, SmolLM3 ...
+
+    Args:
+        source: a hub id (``Qwen/Qwen3-0.6B``), or a folder.
+        revision: its commit, or the folder's fingerprint; None: what is there now.
+        config: instead of a source, ``model_type`` and sizes of a random one.
+        dtype: of its weights: float32, bfloat16 or float16.
+        lora: see ``Pretrained``.
+
+    Raises ``UserError`` for what cannot be loaded or is no causal language model.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        revision: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        dtype: str = "float32",
+        lora: Mapping[str, Any] | None = None,
+    ) -> None:
+        transformers = speech_llm_package("transformers")
+        origin = Source(source, revision, config)
+        if origin.config.is_encoder_decoder:
+            raise UserError(f"writer: {origin.config.model_type} is no causal language model; choose another")
+        network = origin.network(transformers.AutoModelForCausalLM, origin.config, dtype)
+        network.generation_config = transformers.GenerationConfig()  # a search's settings are all its own
+        super().__init__(origin, network, lora)
+        embeddings = network.get_input_embeddings()
+        self.vocab_size, self.dim = embeddings.num_embeddings, embeddings.embedding_dim
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [...] -> vectors [..., H], in the writer's dtype."""
+        return self.network.get_input_embeddings()(tokens)
+
+    def forward(self, vectors: Tensor, real: Tensor, last: int) -> Tensor:
+        """vectors [B, L, H], which of them are real [B, L] -> logits [B, last, V] after each of the ``last`` ones."""
+        positions = (real.long().cumsum(1) - 1).clamp_min(0)
+        return self.network(
+            inputs_embeds=vectors,
+            attention_mask=real.long(),
+            position_ids=positions,
+            logits_to_keep=last,
+            use_cache=False,
+        ).logits
+
+    def generate(self, vectors: Tensor, real: Tensor, **settings: Any) -> Tensor:
+        """What ``transformers`` generates after vectors [B, L, H], padded on the left: new tokens [B (n), U]."""
+        config = speech_llm_package("transformers").GenerationConfig(
+            **{name: value for name, value in settings.items() if name != "logits_processor"}
+        )
+        return self.network.generate(
+            inputs_embeds=vectors,
+            attention_mask=real.long(),
+            generation_config=config,
+            logits_processor=settings.get("logits_processor"),
+        )

@@ -1,0 +1,32 @@
+"""A speech LLM behind the doors, with small random networks."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("transformers")
+
+from src.recognizer import Recognizer  # noqa: E402
+
+from .conftest import door  # noqa: E402
+from .test_doors import texts  # noqa: E402
+
+
+def test_it_is_trained_and_transcribes(corpus, tmp_path):
+    data = [
+        "datasets=samples",
+        f"datasets.train.data_dir={corpus}",
+        "trainer.max_steps=20",
+        "optimizer.lr=1.0e-2",
+    ]
+    run = ["+test=tiny_llm", *data, "trainer.evaluate_every_steps=20", f"save_dir={tmp_path}", "run_name=llm"]
+    done = door("train.py", "-cn=speech_llm", *run, "model/projector=linear", "writer=[none]")
+    # 160 and 32 of the norms, 160 x 32 weights and 32 biases
+    assert "5,344 of" in done.stdout and "parameters are trained (projector 5,344)" in done.stdout
+    assert "best checkpoint on dev, beam: WER" in done.stdout
+    where = [f"checkpoint={tmp_path / 'llm'}", f"data_dir={corpus}", "num_workers=0"]
+    door("inference.py", *where, f"save_dir={tmp_path / 'texts'}", "decoder=beam", "+search.beam_size=2")
+    recognizer = Recognizer.load(tmp_path / "llm", "beam", "cpu", {"beam_size": 2})
+    files = sorted((corpus / "audio").glob("*.flac"))
+    expected = {transcript.id: transcript.text for transcript in recognizer.transcribe(files)}
+    assert texts(tmp_path / "texts") == expected

@@ -1,0 +1,71 @@
+"""Words of a text that somebody else wrote, found in the clip by a checkpoint with CTC."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from src.datasets import load_audio
+from src.decoding import AttentionGreedySearch
+from src.model import LASModel
+from src.model.encoders import MLPEncoder
+from src.model.spellers import LSTMSpeller
+from src.recognizer import Recognizer
+from src.text_encoder import CharTextEncoder
+from src.transforms import LogMel
+from src.utils.errors import UserError
+
+CLIPS = ["samples/audio/m8-en-us-001-000003.flac", "samples/audio/linda-en-002-000000.flac"]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return Recognizer.load("checkpoints/demo", device="cpu")
+
+
+def batch_of(clips):
+    audio = [torch.from_numpy(clip) for clip in clips]
+    return {
+        "audio": torch.nn.utils.rnn.pad_sequence(audio, batch_first=True),
+        "audio_lengths": torch.tensor([len(clip) for clip in audio]),
+    }
+
+
+def test_words_are_found_where_ctc_itself_heard_them(demo):
+    """Of the text that its greedy search writes: its best alignment is (about) greedy's own path."""
+    clips = [load_audio(clip) for clip in CLIPS]
+    transcripts = demo.transcribe(clips)
+    found = demo.find_words(batch_of(clips), [transcript.text for transcript in transcripts])
+    for transcript, words in zip(transcripts, found, strict=True):
+        assert [word for word, *_ in words] == transcript.text.split()
+        for (_, start, end, confidence), (_, their_start, their_end, _) in zip(
+            words, transcript.words, strict=True
+        ):
+            assert start == pytest.approx(their_start, abs=0.05) and end == pytest.approx(their_end, abs=0.05)
+            assert 0 < confidence <= 1
+
+
+def test_texts_that_cannot_be_there_have_no_words(demo):
+    clips = [load_audio(CLIPS[0]), load_audio(CLIPS[0]), np.zeros(0, np.float32), np.zeros(3200, np.float32)]
+    texts = ["дом", "", "nothing", "many words in a fifth of a second of silence"]
+    assert demo.find_words(batch_of(clips), texts) == [[], [], [], []]
+
+
+def test_a_recogniser_without_times_takes_those_of_another(demo):
+    torch.manual_seed(0)
+    model = LASModel(LogMel(8), MLPEncoder(8, dim=8, stack=2), LSTMSpeller(29, 8), 29).eval()
+    mute = Recognizer(model, CharTextEncoder(), AttentionGreedySearch(), times_from=demo)
+    decode = mute.decode
+
+    def dictated(outputs, ids):
+        transcripts = decode(outputs, ids)
+        for transcript, text in zip(transcripts, ("m a p l e", "open"), strict=True):
+            transcript.text, transcript.words = text, []
+        return transcripts
+
+    mute.decode = dictated
+    first, second = mute.transcribe([load_audio(clip) for clip in CLIPS])
+    assert {len(first.words), len(second.words)} == {5, 1}
+    with pytest.raises(UserError, match="a LASModel has no CTC layer to align words with"):
+        mute.find_words(batch_of([load_audio(CLIPS[0])]), ["a"])
