@@ -63,6 +63,7 @@ def main(config: DictConfig) -> None:
     checkpoint = Checkpoint.open(options.checkpoint)
     search_settings = OmegaConf.to_container(config.search, resolve=True)
     recognizer = Recognizer.load(checkpoint.path, options.decoder, options.device, search_settings)
+    recognizer.try_out()  # what does not fit is said now, not between a progress bar and the first text
     dataset = recordings_of(config)
     if len(dataset) == 0 and not dataset.skipped:
         raise UserError(f"{dataset.name}: no recordings found; check its folder and its limits")

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from src.decoding.settings import require_blank_of_models
 from src.model import SpeechModel
 from src.safe_build import OWN_ROOMS, ROOMS, allowed_class, safe_build
 from src.text_encoder import TextEncoder, load_text_encoder
@@ -240,6 +241,7 @@ class Checkpoint:
         if not callable(search) or not type(search).__module__.startswith("src.decoding."):
             kind = type(search).__name__
             raise UserError(f"{source}: decoder {name} is a {kind}, not a search; correct it")
+        require_blank_of_models(search)
         return search
 
     def search_settings(self, name: str) -> dict[str, Any]:

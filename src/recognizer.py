@@ -35,6 +35,11 @@ def _samples(recording: np.ndarray, position: int) -> np.ndarray:
     raise UserError(f"recording {position}: expected samples [N] as floats in [-1, 1], got {got}; convert it")
 
 
+def _innermost(search: Any) -> Any:
+    """The search that reads what the model returned."""
+    return search.search if isinstance(search, NBestRescoring) else search
+
+
 def _is_for(search: Any, inputs: tuple) -> bool:
     """Whether a search takes them: as many, and with the methods of the ``Protocol`` that it names for a model."""
     signature = inspect.signature(search, eval_str=True)
@@ -120,6 +125,14 @@ class Recognizer:
         search = checkpoint.search(decoder, overrides)
         aligner = None if times_from is None else cls.load(times_from, device=device)
         return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search, aligner)
+
+    def try_out(self) -> None:
+        """Searches in a tenth of a second of silence. Raises ``UserError`` where search and model do not fit.
+
+        A search that is to be compiled is left out: it would be compiled for that size.
+        """
+        if not getattr(_innermost(self.search), "compiles", False):
+            self.transcribe([np.zeros(SAMPLE_RATE // 10, np.float32)])
 
     def transcribe(
         self,
@@ -235,7 +248,7 @@ class Recognizer:
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
         """Searches in what the model returned for a batch. Raises ``UserError`` for a search of another family."""
         inputs = self.model.search_inputs(outputs)
-        search = self.search.search if isinstance(self.search, NBestRescoring) else self.search
+        search = _innermost(self.search)
         if not _is_for(search, inputs):
             raise UserError(
                 f"decoder: {type(search).__name__} is no search for a {type(self.model).__name__}; "

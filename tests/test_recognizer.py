@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.constructed_transducer import ConstructedTransducer
 
+from src.checkpoint import Checkpoint
 from src.decoding import (
     AttentionBeamSearch,
     AttentionGreedySearch,
@@ -73,6 +74,26 @@ def test_other_errors_of_a_model_are_not_taken_for_a_lack_of_memory():
 def test_arrays_that_are_no_samples_are_named(array):
     with pytest.raises(UserError, match=r"recording 0: expected samples \[N\] as floats in \[-1, 1\]"):
         recognizer(None).transcribe([array])
+
+
+def test_a_search_that_does_not_fit_the_model_is_noticed_on_silence():
+    checkpoint = Checkpoint.open("checkpoints/demo")
+    model, text_encoder = checkpoint.model(), checkpoint.text_encoder()
+    Recognizer(model, text_encoder, CTCBeamSearch()).try_out()
+    for search, line in (
+        (AttentionGreedySearch(), "AttentionGreedySearch is no search for a CTCModel"),
+        (CTCGreedySearch(blank=500), "blank=500 must be below"),
+    ):
+        with pytest.raises(UserError, match=line):
+            Recognizer(model, text_encoder, search).try_out()
+    with pytest.raises(UserError, match="blank=3 must be 0, the blank of the model"):
+        checkpoint.search("greedy", {"blank": 3})
+
+
+def test_a_compiled_search_is_not_tried_out():
+    """It would be compiled for silence."""
+    for search in (made := CTCBeamSearch(compile=True)), NBestRescoring(made, []):
+        Recognizer(model=None, text_encoder=None, search=search).try_out()
 
 
 def test_a_search_without_times_gives_no_words():

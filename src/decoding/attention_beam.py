@@ -27,6 +27,7 @@ from src.decoding.settings import (
     require_beam_size,
     require_threshold,
     require_tokens_per_frame,
+    require_weight,
     without_nan,
 )
 from src.decoding.token_times import take_times_from_ctc
@@ -76,10 +77,11 @@ class AttentionBeamSearch:
         require(fits, "ctc_weight", ctc_weight, "a number from 0 up to (not including) 1")
         require_tokens_per_frame(max_tokens_per_frame)
         require_threshold("beam_threshold", beam_threshold)
-        require_threshold("end_threshold", end_threshold)
+        fits = end_threshold is None or (is_number(end_threshold) and end_threshold > 0)
+        require(fits, "end_threshold", end_threshold, "a number above 0, or null")
         fits = is_number(length_normalization) and 0 <= length_normalization <= 2
         require(fits, "length_normalization", length_normalization, "a number from 0 to 2")
-        require(is_number(coverage_weight), "coverage_weight", coverage_weight, "a finite number")
+        require_weight("coverage_weight", coverage_weight)
         self.beam_size, self.ctc_weight, self.fusion = beam_size, ctc_weight, Fusion(scorers)
         self.max_tokens_per_frame, self.beam_threshold = max_tokens_per_frame, beam_threshold
         self.length_normalization, self.coverage_weight = length_normalization, coverage_weight

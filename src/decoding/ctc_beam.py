@@ -96,6 +96,7 @@ class CTCBeamSearch:
         self.fusion = Fusion(scorers)
         require(not self.fusion.scorers or blank == 0, "blank", blank, "0, which scorers take for no token")
         self.fold_sure = fold_sure
+        self.compiles = compile
         self._after_frames = _compiled(self._consume_all) if compile else self._consume_all
         self._at_once = AT_ONCE if compile else None  # None: all of a piece
 

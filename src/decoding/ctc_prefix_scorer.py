@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from src.decoding.settings import NEVER, without_nan
+from src.utils.masks import valid_positions
 
-LEAST = -1e4  # a log probability whose exponential is 0 in every format, and of which sums stay finite
+LEAST = -1e6  # stands for the log of 0 in sums, which stay finite; what is below half of it is impossible
 
 
 class _Prefixes(NamedTuple):
@@ -17,21 +18,20 @@ class _Prefixes(NamedTuple):
 
     token_end: Tensor  # [B, K, T + 1] of the prefix, ending in its last token
     blank_end: Tensor  # [B, K, T + 1] ending in blank
-    last: Tensor  # [B, K] the last token; blank where there is none
+    last: Tensor  # [B, K] the last token; 0, the blank, where there is none
     prefix: Tensor  # [B, K] of the prefix and anything after it
 
 
 class CTCPrefixScorer:
     """log P(prefix and a next token, then anything | CTC) - log P(prefix, then anything), and at the end log P(text).
 
-    The sum over a whole text is log P(text | CTC). After Watanabe et al., "Hybrid CTC/Attention", IEEE JSTSP 2017,
-    algorithm 2, for all hypotheses and tokens at once: the sum over the next token's frame is a matrix product, the
-    recursion over frames a cumulative sum, in float64.
+    The sum over a whole text is log P(text | CTC); token 0 is the blank, and its column the end's. After Watanabe et
+    al., "Hybrid CTC/Attention", IEEE JSTSP 2017, algorithm 2, for all hypotheses and tokens at once: the sum over the
+    next token's frame is a matrix product, the recursion over frames a cumulative sum, in float64.
 
     Args:
         log_probs: [B, T, V], natural log.
         lengths: [B] frames.
-        blank: its token id, whose column of a score is the end's.
 
     Example:
         >>> scorer = CTCPrefixScorer(torch.tensor([[[0.6, 0.4], [0.6, 0.4]]]).log(), torch.tensor([2]))
@@ -40,17 +40,14 @@ class CTCPrefixScorer:
         [[[0.36, 0.64]]]
     """
 
-    def __init__(self, log_probs: Tensor, lengths: Tensor, blank: int = 0) -> None:
-        T = log_probs.size(1)
-        log_probs = without_nan(log_probs.double()).clamp_min(LEAST)
-        padding = torch.arange(T, device=log_probs.device) >= lengths[:, None]
-        log_probs = log_probs.masked_fill(padding.unsqueeze(2), LEAST)
-        log_probs[..., blank].masked_fill_(padding, 0.0)
-        self.blank = blank
+    def __init__(self, log_probs: Tensor, lengths: Tensor) -> None:
+        padding = ~valid_positions(lengths, log_probs.size(1))
+        log_probs = without_nan(log_probs.double()).masked_fill(padding.unsqueeze(2), NEVER)
+        log_probs[..., 0].masked_fill_(padding, 0.0)
         self.log_probs = log_probs
         self.probabilities = log_probs.exp()
         # Of all frames before, [B, T + 1, V].
-        self.sums = torch.nn.functional.pad(log_probs.cumsum(1), (0, 0, 1, 0))
+        self.sums = torch.nn.functional.pad(log_probs.clamp_min(LEAST).cumsum(1), (0, 0, 1, 0))
 
     def to(self, device: torch.device | str) -> CTCPrefixScorer:
         """It is where its log_probs are, on the device of the search."""
@@ -58,24 +55,23 @@ class CTCPrefixScorer:
 
     def start(self, batch_size: int) -> _Prefixes:
         """The state of one empty text for each utterance."""
-        blank_end = self.sums[:, None, :, self.blank]
-        last = torch.full((batch_size, 1), self.blank, device=blank_end.device)
+        blank_end = _possible(self.sums[:, None, :, 0])
+        last = torch.zeros(batch_size, 1, dtype=torch.long, device=blank_end.device)
         return _Prefixes(
             torch.full_like(blank_end, NEVER), blank_end, last, torch.zeros_like(blank_end[..., 0])
         )
 
     def score(self, state: _Prefixes) -> Tensor:
-        """[B, K, V] float64; in the blank's column that of the end."""
+        """[B, K, V] float64; in column 0 that of the end."""
         total = torch.logaddexp(state.token_end, state.blank_end)
         before, end = total[..., :-1], total[..., -1]
-        most = before.amax(-1, keepdim=True).clamp_min(LEAST * before.size(-1))
+        most = before.amax(-1, keepdim=True).clamp_min(LEAST)
         prefix = ((before - most).exp() @ self.probabilities).log() + most
         # The last token again takes a blank in between.
         at_last = self._of(self.log_probs, state.last)
-        again = (state.blank_end[..., :-1] + at_last).logsumexp(-1)
-        has_last = (state.last != self.blank).unsqueeze(2)
-        prefix = prefix.scatter(2, state.last.unsqueeze(2), torch.where(has_last, again.unsqueeze(2), NEVER))
-        prefix[..., self.blank] = end
+        again = (state.blank_end[..., :-1] + at_last).logsumexp(-1, keepdim=True)
+        prefix.scatter_(2, state.last.unsqueeze(2), again)
+        prefix[..., 0] = end  # where there is no last token, that of ``again``, too
         return torch.where(state.prefix.unsqueeze(2) == NEVER, NEVER, prefix - state.prefix.unsqueeze(2))
 
     def advance(self, state: _Prefixes, parents: Tensor, tokens: Tensor) -> _Prefixes:
@@ -87,7 +83,7 @@ class CTCPrefixScorer:
         is_doubled = (token == last).unsqueeze(2)
         before = torch.where(is_doubled, blank_end, torch.logaddexp(token_end, blank_end))[..., :-1]
         new_token_end = _carried(before, self._of(self.sums, token))
-        blank_sums = self.sums[:, None, :, self.blank].expand_as(new_token_end)
+        blank_sums = self.sums[:, None, :, 0].expand_as(new_token_end)
         new_blank_end = _carried(new_token_end[..., :-1], blank_sums)
         new_prefix = (before + self._of(self.log_probs, token)).logsumexp(-1)
         keeps = ~grows.unsqueeze(2)
@@ -100,7 +96,7 @@ class CTCPrefixScorer:
 
     def finish(self, state: _Prefixes) -> Tensor:
         """[B, K]: nothing may come any more."""
-        return self.score(state)[..., self.blank]
+        return self.score(state)[..., 0]
 
     @staticmethod
     def _of(values: Tensor, tokens: Tensor) -> Tensor:
@@ -112,4 +108,9 @@ def _carried(arriving: Tensor, sums: Tensor) -> Tensor:
     """x[t + 1] = p[t] (x[t] + arriving[t]) from x[0] = 0, in logs: arriving [..., T], sums of log p before each frame
     and after the last [..., T + 1] -> [..., T + 1]."""
     inside = sums[..., 1:] + (arriving - sums[..., :-1]).logcumsumexp(-1)
-    return torch.nn.functional.pad(inside, (1, 0), value=NEVER)
+    return torch.nn.functional.pad(_possible(inside), (1, 0), value=NEVER)
+
+
+def _possible(log_probs: Tensor) -> Tensor:
+    """Without what took a probability of 0 on its way."""
+    return log_probs.masked_fill(log_probs < LEAST / 2, NEVER)

@@ -13,6 +13,7 @@ from src.utils.errors import UserError
 
 NEVER = float("-inf")  # log of 0
 LARGEST_BEAM = 10_000  # History keeps slots as 16-bit numbers
+LARGEST_WEIGHT = 10**6  # so that no sum of scores is infinite
 
 
 def require(fits: bool, name: str, value: Any, expected: str) -> None:
@@ -44,12 +45,18 @@ def require_threshold(name: str, value: Any) -> None:
     require(fits, name, value, "a number of at least 0")
 
 
+def require_weight(name: str, value: Any) -> None:
+    fits = is_number(value) and abs(value) <= LARGEST_WEIGHT
+    require(fits, name, value, f"a number from -{LARGEST_WEIGHT} to {LARGEST_WEIGHT}")
+
+
 def require_count(name: str, value: Any) -> None:
     require(is_count(value, 1), name, value, "a whole number of at least 1")
 
 
 def require_symbols_per_frame(value: Any) -> None:
-    require_count("max_symbols_per_frame", value)
+    fits = is_count(value, 1) and value <= 100
+    require(fits, "max_symbols_per_frame", value, "a whole number from 1 to 100")
 
 
 def require_tokens_per_frame(value: Any) -> None:
@@ -64,6 +71,12 @@ def require_blank(blank: Any) -> None:
 def require_blank_in_vocabulary(blank: int, log_probs: Tensor) -> None:
     V = log_probs.size(-1)
     require(blank < V, "blank", blank, f"below {V}, the number of tokens")
+
+
+def require_blank_of_models(part: Any) -> None:
+    """Of a search or an objective that meets one of the project's models: their blank is always token 0."""
+    blank = getattr(getattr(part, "search", part), "blank", 0)
+    require(blank == 0, "blank", blank, "0, the blank of the model")
 
 
 def require_lengths(lengths: Tensor, frames: int) -> None:
@@ -95,4 +108,4 @@ def require_scorers(scorers: Any) -> None:
     fits = isinstance(scorers, list | tuple) and all(map(is_weighted_scorer, scorers))
     require(fits, "scorers", scorers, "a list of pairs [scorer, weight]")
     for scorer, weight in scorers:
-        require(is_number(weight), f"the weight of {type(scorer).__name__}", weight, "a finite number")
+        require_weight(f"the weight of {type(scorer).__name__}", weight)

@@ -258,8 +258,10 @@ def amax(values: NDArray) -> NDArray:
 
 
 def topk(values: NDArray, count: int) -> tuple[NDArray, NDArray]:
-    """values [B, ...] -> of each row the largest ones and their places, [B, count] each, best first."""
-    best = torch.from_numpy(values).flatten(1).topk(count, 1)
+    """values [B, ...] -> of each row the largest ones and their places, [B, count] each, best first. A single one is
+    the first of equals, as greedy's choice is."""
+    flat = torch.from_numpy(values).flatten(1)
+    best = flat.max(1, keepdim=True) if count == 1 else flat.topk(count, 1)
     return best.values.numpy(), best.indices.numpy()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.decoding.prefix_names import BASE
 from src.decoding.scorer import touched
-from src.decoding.settings import is_number, is_path, require
+from src.decoding.settings import is_path, require, require_weight
 from src.lm.kenlm_binary import KenLMBinary, open_word_lm
 from src.lm.kneser_ney import END, SPECIAL, UNKNOWN
 from src.lm.ngram import LM_EXPECTED, LN_10, NGramLM
@@ -76,7 +76,7 @@ class WordNGramScorer:
     def __init__(
         self, lm: NGramLM | KenLMBinary | str | Path, tokens: Sequence[str], unknown_penalty: float = -5.0
     ) -> None:
-        require(is_number(unknown_penalty), "unknown_penalty", unknown_penalty, "a finite number")
+        require_weight("unknown_penalty", unknown_penalty)
         require(isinstance(lm, NGramLM | KenLMBinary) or is_path(lm), "lm", lm, LM_EXPECTED)
         self.lm = open_word_lm(lm) if is_path(lm) else lm
         self.unknown_penalty = unknown_penalty

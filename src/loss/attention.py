@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.loss.ctc import AuxiliaryCTC
 from src.loss.next_token import next_token_losses
-from src.utils.errors import UserError
+from src.utils.build import PartOfOne, check
 
 
 class AttentionObjective(nn.Module):
@@ -33,8 +33,7 @@ class AttentionObjective(nn.Module):
     def __init__(self, ctc_weight: float = 0.3, label_smoothing: float = 0.1) -> None:
         super().__init__()
         for name, value in (("ctc_weight", ctc_weight), ("label_smoothing", label_smoothing)):
-            if not 0 <= value < 1:
-                raise UserError(f"AttentionObjective: {name}={value} must be at least 0 and below 1")
+            check(name, value, PartOfOne)
         self.label_smoothing = label_smoothing
         self.ctc = AuxiliaryCTC(ctc_weight)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.loss.ctc import CTCObjective
-from src.utils.errors import UserError
+from src.utils.build import Weight, check
 from src.utils.masks import valid_positions
 
 
@@ -29,8 +29,7 @@ class ConsistentCTCObjective(CTCObjective):
 
     def __init__(self, weight: float = 0.2, blank: int = 0) -> None:
         super().__init__(blank)
-        if not weight >= 0:
-            raise UserError(f"ConsistentCTCObjective: weight={weight} must be 0 or more")
+        check("weight", weight, Weight)
         self.weight = weight
 
     def forward(

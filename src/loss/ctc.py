@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.utils.build import Weight, Whole, check
 from src.utils.errors import UserError
 
 
@@ -30,6 +31,7 @@ class CTCObjective(nn.Module):
 
     def __init__(self, blank: int = 0) -> None:
         super().__init__()
+        check("blank", blank, Whole)
         self.blank = blank
 
     def forward(
@@ -75,8 +77,7 @@ class AuxiliaryCTC(nn.Module):
 
     def __init__(self, weight: float, blank: int = 0) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise UserError(f"ctc_weight={weight} must be 0 or more")
+        check("ctc_weight", weight, Weight)
         self.weight = weight
         self.objective = CTCObjective(blank)
 

@@ -26,7 +26,7 @@ class Arcs(NamedTuple):
 
 
 def transducer_arcs(blank: Tensor, label: Tensor, frame_counts: Tensor, token_counts: Tensor) -> Arcs:
-    """log P of each node's blank and label arc [B, T, U + 1] each, frames [B] and tokens [B] of each utterance.
+    """log P of each node's blank and label arc [B, T, U + 1] each, frames [B] and tokens [B] (int64) of each utterance.
 
     Whatever stands in the label arcs of u = U and in nodes beyond an utterance's frames or tokens is ignored. An
     utterance without frames has no path, and posteriors of 0.
@@ -38,6 +38,10 @@ def transducer_arcs(blank: Tensor, label: Tensor, frame_counts: Tensor, token_co
         ([0.25], [[[0.0, 1.0]]], [[[1.0, 0.0]]])
     """
     B, T, columns = blank.shape
+    if T == 0:
+        return Arcs(
+            torch.full((B,), NEVER, dtype=torch.float64, device=blank.device), blank.double(), label.double()
+        )
     t, u = torch.arange(T, device=blank.device), torch.arange(columns, device=blank.device)
     frames, tokens = frame_counts[:, None], token_counts[:, None]
     inside = (t < frames).unsqueeze(2) & (u <= tokens).unsqueeze(1)
@@ -45,17 +49,18 @@ def transducer_arcs(blank: Tensor, label: Tensor, frame_counts: Tensor, token_co
     label = label.double().masked_fill(~(inside & (u < tokens).unsqueeze(1)), NEVER)
 
     # Weights by the node that an arc leads to: forwards, and in the lattice reversed by each utterance's own size.
-    reversed_t, reversed_u = (frames - 1 - t).clamp(min=0), (tokens - u).clamp(min=0)
+    # Places below 0 count from the end; what is reversed into such nodes is outside.
+    reversed_t, reversed_u = frames - 1 - t, tokens - u
     rows = torch.arange(B, device=blank.device)[:, None, None]
     swap = rows, reversed_t.unsqueeze(2), reversed_u.unsqueeze(1)
     outside = ~inside
     into = torch.cat([F.pad(blank, (0, 0, 1, -1), value=NEVER), blank[swap].masked_fill(outside, NEVER)])
     along = torch.cat([F.pad(label, (1, -1), value=NEVER), label[swap].masked_fill(outside, NEVER)])
-    last = blank[rows[:, 0, 0], (frame_counts - 1).clamp(min=0), token_counts]
+    last = blank[rows[:, 0, 0], frame_counts - 1, token_counts]
     start = torch.cat([torch.zeros_like(last), last])
     alpha, reversed_beta = _swept(into, along, start).chunk(2)
     beta = reversed_beta[swap].masked_fill(outside, NEVER)
-    log_likelihood = beta[:, 0, 0] if T else torch.full((B,), NEVER, dtype=torch.float64, device=blank.device)
+    log_likelihood = beta[:, 0, 0]
 
     # After the last blank nothing is left to do.
     after_blank = F.pad(beta, (0, 0, -1, 1), value=NEVER)
@@ -100,8 +105,6 @@ def _swept(
     """Forward variables [B, T, U]: each node's sum over the arc from the frame before (weights ``into``) and the one
     from the token before (``along``), from start [B] at the node (0, 0); with ``maximum`` for ``add`` the best one."""
     B, T, U = into.shape
-    if T == 0:
-        return into
     into, along = _skewed(into), _skewed(along)
     node = torch.full((B, U), NEVER, dtype=into.dtype, device=into.device)
     node[:, 0] = start
@@ -116,9 +119,11 @@ def _swept(
 
 
 def _skewed(x: Tensor) -> Tensor:
-    """[B, T, U] -> [T + U - 1, B, U], whose row d holds the nodes (d - u, u)."""
+    """[B, T, U] -> [T + U - 1, B, U], whose row d holds the nodes (d - u, u).
+
+    Where there is no such node, t < 0 or t >= T, stands any: no arc leads back from there to one that there is, and
+    before the first frame nothing has begun.
+    """
     B, T, U = x.shape
     t = torch.arange(T + U - 1, device=x.device)[:, None] - torch.arange(U, device=x.device)
-    exists = (t >= 0) & (t < T)
-    skewed = x[:, t.clamp(0, T - 1), torch.arange(U, device=x.device)]
-    return skewed.masked_fill(~exists, NEVER).transpose(0, 1)
+    return x[:, t.clamp(0, T - 1), torch.arange(U, device=x.device)].transpose(0, 1)

@@ -32,21 +32,26 @@ def transducer_loss(
     logit_lengths: Tensor,
     target_lengths: Tensor,
     blank: int = 0,
+    clamp: float = -1,
     reduction: str = "mean",
+    fused_log_softmax: bool = True,
 ) -> Tensor:
     """-log P(targets) over all alignments, natural log.
 
-    As ``torchaudio.functional.rnnt_loss`` with its defaults, but the blank is token 0 unless said otherwise, not the
-    last one; lengths and targets may be of any integer type; logits of float64 stay that.
+    As ``torchaudio.functional.rnnt_loss``, but the blank is token 0 unless said otherwise, not the last one; lengths
+    and targets may be of any integer type; logits of float64 stay that; an utterance without a frame costs infinity.
 
     Args:
         logits: [B, T, U + 1, V], of the joiner; they need not be normalised.
         targets: [B, U] token ids without blanks.
-        logit_lengths, target_lengths: [B] frames and tokens of each utterance, at least one frame.
-        blank: its token id.
+        logit_lengths, target_lengths: [B] frames and tokens of each utterance.
+        blank: its token id; -1: the last one.
+        clamp: where above 0, each utterance's loss has a gradient within +-clamp by each logit.
         reduction: "none" ([B]), "sum" or "mean" over utterances.
+        fused_log_softmax: False: logits are log probabilities already, and gradients are by these.
 
-    Raises ``ValueError`` where logits and targets differ in U, or for another reduction.
+    Raises ``ValueError`` for sizes that do not fit each other, lengths beyond them (asked on a CPU only: a GPU would
+    have to be waited for), or another reduction.
 
     Example:
         >>> logits = torch.zeros(1, 2, 2, 4, requires_grad=True)  # two paths of three arcs, each with P = 1 / 4
@@ -55,40 +60,50 @@ def transducer_loss(
         32.0
     """
     reduced = _reduction(reduction)
-    losses = _TransducerLoss.apply(logits, targets, logit_lengths, target_lengths, blank)
+    lengths = _lengths(logits.shape[:3], targets, logit_lengths, target_lengths)
+    losses = _TransducerLoss.apply(logits, targets, *lengths, blank, clamp, fused_log_softmax)
     return reduced(losses)
 
 
 class _TransducerLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, frames: Tensor, tokens: Tensor, blank: int
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        frames: Tensor,
+        tokens: Tensor,
+        blank: int,
+        clamp: float,
+        normalizes: bool,
     ) -> Tensor:
-        labels = _labels(targets, tokens, logits.size(2))
-        scores = logits if logits.dtype == torch.float64 else logits.float()
-        normalizer = scores.logsumexp(-1)
-        arcs = transducer_arcs(
-            scores[..., blank] - normalizer,
-            scores.gather(3, labels[:, None, :, None].expand(-1, scores.size(1), -1, -1)).squeeze(3)
-            - normalizer,
-            frames,
-            tokens,
-        )
-        ctx.save_for_backward(logits, normalizer, labels, arcs.blank, arcs.label)
-        ctx.blank = blank
-        return -arcs.log_likelihood.to(scores.dtype)
+        labels = _labels(targets, tokens)
+        ctx.blank, ctx.clamp, ctx.normalizes = blank, clamp, normalizes
+        ctx.dtype = torch.promote_types(logits.dtype, torch.float32)
+        log_probs = logits.log_softmax(-1, ctx.dtype) if normalizes else logits.to(ctx.dtype)
+        label = log_probs.gather(3, _columns(labels, log_probs)).squeeze(3)
+        arcs = transducer_arcs(log_probs[..., blank], label, frames, tokens)
+        ctx.save_for_backward(logits, labels, arcs.blank, arcs.label)
+        return -arcs.log_likelihood.to(ctx.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        logits, normalizer, labels, blank, label = ctx.saved_tensors
-        blank, label = (part * gradient[:, None, None] for part in (blank, label))
-        scores = logits if logits.dtype == torch.float64 else logits.float()
-        result = (scores - normalizer.unsqueeze(3)).exp_().mul_((blank + label).to(scores).unsqueeze(3))
+        logits, labels, *posteriors = ctx.saved_tensors
+        gradient = gradient[:, None, None]
+        blank, label = (part.to(ctx.dtype) * gradient for part in posteriors)
+        if ctx.normalizes:
+            occupied = (blank + label).unsqueeze(3)
+            result = logits.softmax(-1, ctx.dtype).mul_(occupied)
+            result.masked_fill_(occupied == 0, 0.0)  # whatever stands in padding, infinities too
+        else:
+            result = torch.zeros_like(logits, dtype=ctx.dtype)
         result[..., ctx.blank] -= blank
-        columns = labels[:, None, :, None].expand(-1, result.size(1), -1, -1)
-        result.scatter_add_(3, columns, -label.to(result).unsqueeze(3))
-        return result.to(logits.dtype), None, None, None, None
+        result.scatter_add_(3, _columns(labels, result), -label.unsqueeze(3))
+        if ctx.clamp > 0:
+            most = ctx.clamp * gradient.abs().unsqueeze(3)
+            result.clamp_(-most, most)
+        return result.to(logits.dtype), *[None] * 6
 
 
 def fused_transducer_loss(
@@ -104,7 +119,8 @@ def fused_transducer_loss(
 ) -> Tensor:
     """``transducer_loss`` of the logits ``weight @ tanh(encoded[t] + predicted[u]) + bias``, which never exist at once.
 
-    Its gradients leave out the nodes that less than 1e-9 of the alignments' probability passes through.
+    Its gradients leave out the nodes that less than 1e-9 of the alignments' probability passes through. There is no
+    ``clamp``: no gradient by logits exists that it could be of.
 
     Args:
         encoded, predicted: [B, T, H] and [B, U + 1, H], as the joiner adds them.
@@ -121,9 +137,9 @@ def fused_transducer_loss(
         True
     """
     reduced = _reduction(reduction)
-    losses = _FusedTransducerLoss.apply(
-        encoded, predicted, weight, bias, targets, encoded_lengths, target_lengths, blank
-    )
+    nodes = *encoded.shape[:2], predicted.size(1)
+    lengths = _lengths(nodes, targets, encoded_lengths, target_lengths)
+    losses = _FusedTransducerLoss.apply(encoded, predicted, weight, bias, targets, *lengths, blank)
     return reduced(losses)
 
 
@@ -149,9 +165,10 @@ def joined_arcs(
         8.0
     """
     with torch.no_grad():
-        labels = _labels(targets, target_lengths, predicted.size(1))
+        nodes = *encoded.shape[:2], predicted.size(1)
+        frames, tokens = _lengths(nodes, targets, encoded_lengths, target_lengths)
         joiner = _Joiner(encoded, predicted, weight, bias, weight.dtype)
-        _, blank_arc, label_arc = joiner.arcs(labels, encoded_lengths, target_lengths, blank)
+        _, blank_arc, label_arc = joiner.arcs(_labels(targets, tokens), frames, tokens, blank)
         return blank_arc, label_arc
 
 
@@ -171,7 +188,7 @@ class _FusedTransducerLoss(torch.autograd.Function):
         device = encoded.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         ctx.blank = blank
-        labels = _labels(targets, tokens, predicted.size(1))
+        labels = _labels(targets, tokens)
         joiner = _Joiner(encoded, predicted, weight, bias, ctx.dtype)
         normalizer, blank_arc, label_arc = joiner.arcs(labels, frames, tokens, blank)
         arcs = transducer_arcs(blank_arc, label_arc, frames, tokens)
@@ -263,10 +280,32 @@ def _reduction(name: str) -> Callable[[Tensor], Tensor]:
     return REDUCTIONS[name]
 
 
-def _labels(targets: Tensor, target_lengths: Tensor, columns: int) -> Tensor:
-    """[B, U] -> [B, U + 1]: the token that each node's label arc is for; 0 where there is none."""
-    if targets.size(1) + 1 != columns:
+def _lengths(
+    nodes: tuple[int, ...], targets: Tensor, frames: Tensor, tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """frames and tokens [B] as int64, for nodes [B, T, U + 1]. Raises ``ValueError`` for what does not fit."""
+    B, T, columns = nodes
+    U = columns - 1
+    if targets.shape[1:] != (U,):
         raise ValueError(
-            f"{columns} label positions do not fit {targets.size(1)} targets; one more is needed"
+            f"{columns} label positions do not fit targets of {tuple(targets.shape)}; one more is needed"
         )
-    return F.pad(targets.long().masked_fill(~valid_positions(target_lengths, columns - 1), 0), (0, 1))
+    if not len(targets) == len(frames) == len(tokens) == B:
+        sizes = f"{len(targets)} targets, {len(frames)} and {len(tokens)} lengths"
+        raise ValueError(f"{sizes} do not fit {B} utterances")
+    for name, lengths, most in (("frames", frames, T), ("tokens", tokens, U)):
+        if lengths.device.type == "cpu" and not ((lengths >= 0) & (lengths <= most)).all():
+            raise ValueError(
+                f"{name}={lengths.tolist()} must be from 0 to {most}, as many as the tensors hold"
+            )
+    return frames.long(), tokens.long()
+
+
+def _labels(targets: Tensor, tokens: Tensor) -> Tensor:
+    """targets [B, U], tokens [B] -> [B, U + 1]: the token that each node's label arc is for; 0 where there is none."""
+    return F.pad(targets.long().masked_fill(~valid_positions(tokens, targets.size(1)), 0), (0, 1))
+
+
+def _columns(labels: Tensor, values: Tensor) -> Tensor:
+    """labels [B, U + 1] -> [B, T, U + 1, 1], where those of each node stand in values [B, T, U + 1, V]."""
+    return labels[:, None, :, None].expand(-1, values.size(1), -1, -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from src.model.speech_model import SpeechModelWithCTC
+from src.model.speech_model import SpeechModelWithCTC, require_parts
 from src.model.spellers.speller import Memory, Speller, State
 
 
@@ -33,6 +33,7 @@ class LASModel(SpeechModelWithCTC):
         self, frontend: nn.Module, encoder: nn.Module, speller: Speller, vocab_size: int, ctc: bool = False
     ) -> None:
         super().__init__(frontend, encoder)
+        require_parts(speller=speller)
         self.from_encoder = nn.Linear(encoder.dim, speller.dim)
         self.speller = speller
         self.ctc_head = nn.Linear(encoder.dim, vocab_size) if ctc else None

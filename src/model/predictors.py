@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.utils.build import check_counts
+
 State = tuple[Tensor, ...]
 
 
@@ -47,6 +49,7 @@ class LSTMPredictor(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int = 320, num_layers: int = 1, dropout: float = 0.1) -> None:
         super().__init__()
+        check_counts(dim=dim, num_layers=num_layers)
         self.dim = dim
         self.embedding = nn.Embedding(vocab_size, dim)
         nn.init.normal_(self.embedding.weight, std=dim**-0.5)
@@ -93,6 +96,7 @@ class StatelessPredictor(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int = 320, context: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
+        check_counts(dim=dim, context=context)
         self.dim, self.context = dim, context
         self.embedding = nn.Embedding(vocab_size, dim)
         self.convolution = nn.Conv1d(dim, dim, context)

@@ -9,6 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.utils.audio import SAMPLE_RATE
+from src.utils.errors import UserError
+
+
+def require_parts(**parts: nn.Module) -> None:
+    """Raises ``UserError`` for what stands where a part is needed, by its name."""
+    for name, part in parts.items():
+        if not isinstance(part, nn.Module):
+            shown = "null" if part is None else repr(part)
+            raise UserError(f"{name}={shown} must be a part of the model: a mapping with a _target_")
 
 
 class SpeechModel(nn.Module, ABC):
@@ -19,6 +28,7 @@ class SpeechModel(nn.Module, ABC):
 
     def __init__(self, frontend: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
+        require_parts(frontend=frontend, encoder=encoder)
         self.frontend = frontend
         self.encoder = encoder
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from src.model.predictors import Predictor, State
-from src.model.speech_model import SpeechModelWithCTC
+from src.model.speech_model import SpeechModelWithCTC, require_parts
+from src.utils.build import check_counts
 
 
 class TransducerModel(SpeechModelWithCTC):
@@ -44,6 +45,8 @@ class TransducerModel(SpeechModelWithCTC):
         ctc: bool = False,
     ) -> None:
         super().__init__(frontend, encoder)
+        require_parts(predictor=predictor)
+        check_counts(joint_dim=joint_dim)
         self.predictor = predictor
         self.from_encoder = nn.Linear(encoder.dim, joint_dim)
         self.from_predictor = nn.Linear(predictor.dim, joint_dim, bias=False)

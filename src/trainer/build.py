@@ -20,6 +20,7 @@ from src.datasets import (
     TextDataset,
     build_loader,
 )
+from src.decoding.settings import require_blank_of_models
 from src.lm import LSTMLanguageModel
 from src.logger import Writers
 from src.model import SpeechModel
@@ -166,6 +167,8 @@ def _try_out(model: nn.Module, objective: nn.Module, searches: dict[str, Callabl
     if isinstance(model, SpeechModel):
         batch["audio"] = torch.linspace(-1, 1, SAMPLE_RATE)[None]
         batch["audio_lengths"] = torch.tensor([SAMPLE_RATE])
+    for part in (objective, *searches.values()):
+        require_blank_of_models(part)
     try:
         _, outputs = TrainingStep(model, objective).eval()(batch)
         for search in searches.values():

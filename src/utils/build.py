@@ -51,6 +51,8 @@ Count = Annotated[int, Limits("a whole number of at least 1", lambda value: 1 <=
 Positive = Annotated[float, Limits("a number above 0", lambda value: 0 < value < math.inf)]
 Flag = Annotated[bool, Limits("true or false")]
 Share = Annotated[float, Limits("a number from 0 to 1", lambda value: 0 <= value <= 1)]
+PartOfOne = Annotated[float, Limits("a number from 0 up to (not including) 1", lambda value: 0 <= value < 1)]
+Weight = Annotated[float, Limits("a number of at least 0", lambda value: 0 <= value < math.inf)]
 NUMBERS = {int: int, float: (int, float)}
 
 
@@ -72,6 +74,12 @@ def check(name: str, value: Any, kind: Any) -> None:
     if not fits or not limits.hold(value):
         shown = "null" if value is None else value
         raise UserError(f"{name}={shown} must be {limits.words}{', or null' if optional else ''}")
+
+
+def check_counts(**sizes: Any) -> None:
+    """``check`` of sizes by their names, each at least 1."""
+    for name, value in sizes.items():
+        check(name, value, Count)
 
 
 def check_fields(settings: Any, prefix: str = "") -> None:

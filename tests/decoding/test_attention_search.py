@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import math
+import random
 from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from reference.attention_beam import beam_of_texts, ctc_of_texts
+from reference.scored_texts import ScoredTexts
 from torch import Tensor
 
 from src.decoding import AttentionBeamSearch, AttentionGreedySearch, Hotwords, LengthBonus
-from src.lm import NGramLM, TokenNGramScorer
+from src.decoding.attention_greedy import token_limits
+from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.model import LASModel
 from src.model.ctc_alignment import ctc_alignment
 from src.model.encoders import MLPEncoder
@@ -92,6 +96,65 @@ def test_with_ctc_and_scorers_it_is_brute_force_too(kind):
         assert h.score == pytest.approx(acoustic + added, abs=1e-5)
 
 
+FUSED = {
+    "none": [],
+    "length": [(LengthBonus(4), 0.8)],
+    "tokens": [(TokenNGramScorer(NGramLM.estimate(["▁ a b", "a b a", "b ▁ a"], order=3), TOKENS), 0.6)],
+    "words, hotwords": [
+        (WordNGramScorer(NGramLM.estimate(["a ab b", "ba a"], order=2), TOKENS), 0.5),
+        (Hotwords(["ab"], TOKENS), 1.5),
+    ],
+}
+
+
+@torch.no_grad()
+def by_lists(
+    model: LASModel, encoded: Tensor, scorers: list, max_tokens_per_frame: float, **settings
+) -> list:
+    """encoded [T, D] -> texts and scores of the beam search, by other means."""
+    memory, walks = model.remember(encoded[None], torch.tensor([len(encoded)])), {}
+
+    def walked(text: tuple[int, ...]) -> tuple:
+        if text not in walks:
+            before = walked(text[:-1])[1:] if text else (model.speller.begin(memory, 1), 0.0)
+            log_probs, weights, state = model.step(torch.tensor([[0, *text][-1:]]), before[0], memory)
+            walks[text] = log_probs[0, 0].tolist(), state, before[1] + weights[0, 0]
+        return walks[text]
+
+    return beam_of_texts(
+        lambda text: (walked(text)[0], walked(text)[2].tolist()),
+        ctc_of_texts(model.ctc_log_probs(encoded[None])[0].double().exp().tolist()),
+        ScoredTexts(scorers, 4),
+        math.ceil(len(encoded) * max_tokens_per_frame),
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 1.0, 5.0])
+@pytest.mark.parametrize("kind", SPELLERS)
+def test_what_a_beam_prunes_is_what_lists_of_texts_prune(kind, threshold):
+    draw = random.Random(f"{kind} {threshold}")
+    for seed in range(8):
+        T, scorers = draw.choice([1, 4, 7]), draw.choice([*FUSED.values()])
+        settings = {
+            "beam_size": draw.choice([1, 2, 4, 7]),
+            "ctc_weight": draw.choice([0.0, 0.3, 0.7]),
+            "beam_threshold": threshold,
+            "length_normalization": draw.choice([0.0, 0.0, 0.7]),
+            "coverage_weight": draw.choice([0.0, 0.4, -0.2]),
+            "end_threshold": draw.choice([None, 0.6, 1.2]),
+        }
+        most = draw.choice([0.5, 1.0, 2.0])
+        model, encoded = las(4, kind, seed), frames(1, T, seed=seed)
+        search = AttentionBeamSearch(scorers=scorers, max_tokens_per_frame=most, **settings)
+        padded = torch.cat([encoded, 5 * frames(1, 3, seed=99)], 1)
+        found = search(model, torch.cat([padded, frames(1, T + 3, seed=98)]), torch.tensor([T, T + 3]))[0]
+        expected = by_lists(model, encoded[0], scorers, most, **settings)
+        assert [tuple(h.tokens) for h in found if h.score > -math.inf] == [text for text, _ in expected]
+        scores = [score for _, score in expected] or [-math.inf]
+        assert [h.score for h in found] == pytest.approx(scores, abs=1e-4)
+
+
 @pytest.mark.parametrize("a", [0.5, 1.0])
 def test_length_normalization_ranks_by_the_score_for_each_token(a):
     model, encoded = las(4), frames(1, 3)
@@ -119,15 +182,31 @@ def test_coverage_counts_the_frames_that_were_looked_at():
         )
 
 
-def test_a_text_may_end_only_where_the_end_is_probable_enough():
-    model, encoded, g = las(4), frames(1, 3), 1.3
+@pytest.mark.parametrize("g", [0.5, 1.3])
+def test_a_text_may_end_only_where_the_end_is_probable_enough(g):
+    model, encoded = las(4), frames(1, 3)
+    with torch.no_grad():
+        model.speller.output.bias[0] += 5.0  # so that some may
     found = AttentionBeamSearch(200, end_threshold=g)(model, encoded, torch.tensor([3]))[0]
+    allowed = 0
     for text in texts(4, 2):  # texts of the greatest length have to end
         heard = model.from_encoder(encoded)
         log_probs = model.speller(torch.tensor([text], dtype=torch.long), heard, torch.tensor([3]))[0, -1]
         log_probs = log_probs.log_softmax(-1)
         may_end = bool(log_probs[0] > g * log_probs[1:].max())
         assert (list(text) in [h.tokens for h in found]) == may_end
+        allowed += may_end
+    assert 0 < allowed < 13
+
+
+def test_without_another_token_the_end_has_no_threshold():
+    found = AttentionBeamSearch(4, end_threshold=1.2)(las(1), frames(1, 6), torch.tensor([6]))[0]
+    assert [(h.tokens, h.score) for h in found] == [([], 0.0)]
+
+
+def test_a_text_may_have_as_many_tokens_as_frames_begun():
+    assert token_limits(torch.tensor([0, 1, 2, 3]), 0.5).tolist() == [0, 1, 1, 2]
+    assert token_limits(torch.tensor([0, 1, 2, 3]), 1.5).tolist() == [0, 2, 3, 5]
 
 
 @pytest.mark.parametrize("kind", SPELLERS)
@@ -187,6 +266,29 @@ def test_an_utterance_is_the_same_alone_and_in_a_batch(search, kind):
         assert [h.tokens for h in alone] == [h.tokens for h in together[row]]
         assert [h.score for h in alone] == pytest.approx([h.score for h in together[row]], abs=1e-9)
         assert [h.token_times for h in alone] == [h.token_times for h in together[row]]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        AttentionBeamSearch(30, ctc_weight=0.3, max_tokens_per_frame=2),
+        AttentionBeamSearch(4, ctc_weight=0.3, max_tokens_per_frame=2, end_threshold=1.2),
+    ],
+    ids=["n-best list", "best text"],
+)
+def test_texts_that_ctc_has_no_room_for_are_as_impossible_in_a_batch(search):
+    model, encoded = las(4, "lstm"), frames(2, 6)
+    alone = search(model, encoded[:1, :1], torch.tensor([1]))[0]
+    beside = search(model, encoded, torch.tensor([1, 6]))[0]
+    assert [h.tokens for h in alone] == [h.tokens for h in beside]
+
+
+def test_ctc_that_is_no_number_is_impossible():
+    model = las(4)
+    with torch.no_grad():
+        model.ctc_head.bias[0] = math.nan
+    found = AttentionBeamSearch(4, ctc_weight=0.3)(model, frames(1, 6), torch.tensor([6]))[0]
+    assert [h.score for h in found] == [-math.inf]
 
 
 @pytest.mark.parametrize("kind", SPELLERS)
@@ -252,7 +354,9 @@ def test_without_clips_there_is_nothing():
         ({"beam_threshold": -1}, "beam_threshold=-1"),
         ({"length_normalization": 3}, "length_normalization=3"),
         ({"coverage_weight": math.nan}, "coverage_weight=nan"),
+        ({"coverage_weight": 1e308}, r"coverage_weight=1e\+308"),  # a sum of such scores is no number
         ({"end_threshold": "x"}, "end_threshold='x'"),
+        ({"end_threshold": 0}, "end_threshold=0 must be a number above 0"),
         ({"scorers": 3}, "scorers=3"),
     ],
 )
@@ -285,6 +389,18 @@ def test_times_are_those_of_ctcs_best_alignment():
                     aligned += 1
                     assert h.token_times == [positions.index(u) for u in range(len(h.tokens))]
     assert aligned > 5
+
+
+@pytest.mark.parametrize("search", [AttentionGreedySearch(3), AttentionBeamSearch(4, max_tokens_per_frame=3)])
+def test_times_of_texts_that_ctc_cannot_align_are_where_it_looked(search):
+    model, found = las(4), []
+    with torch.no_grad():
+        model.speller.output.bias[0] = -1000.0
+    for _ in range(2):
+        hypotheses = search(model, frames(1, 3), torch.tensor([3]))[0]
+        found.append([h.token_times for h in hypotheses if len(h.tokens) > 3])
+        model.ctc_head = None
+    assert found[0] == found[1] and any(times[-1] for times in found[0])
 
 
 def test_without_a_ctc_layer_times_are_where_it_looked():

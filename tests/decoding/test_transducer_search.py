@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+import random
+from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from reference.scored_texts import ScoredTexts
+from reference.transducer_beam import beam_of_texts
 from reference.transducer_paths import likelihood_of_short_frames
 from support.constructed_transducer import ConstructedTransducer
 from torch import Tensor
@@ -94,6 +98,17 @@ def test_a_beam_of_one_makes_the_greedy_choices(predictor, S):
         assert greedy[2][0].tokens == [] and greedy[2][0].score == 0.0
 
 
+@pytest.mark.parametrize("S", [1, 2])
+def test_a_beam_of_one_is_greedy_where_all_choices_are_alike(S):
+    """As of a model whose output layer begins at 0."""
+    model = transducer(4)
+    with torch.no_grad():
+        model.output.weight.zero_()
+        model.output.bias.zero_()
+    for search in TransducerGreedySearch(S), TransducerBeamSearch(1, S):
+        assert search(model, frames(1, 6), torch.tensor([6]))[0][0].tokens == []
+
+
 def test_greedy_is_the_choice_of_a_plain_loop():
     model, encoded = transducer(5), frames(1, 9)
     tokens, times, score = [], [], 0.0
@@ -117,6 +132,41 @@ def token_lm() -> TokenNGramScorer:
 
 def word_lm() -> WordNGramScorer:
     return WordNGramScorer(NGramLM.estimate(["a ab b", "ba a"], order=2), TOKENS, unknown_penalty=-2.0)
+
+
+FUSED = {
+    "none": [],
+    "length": [(LengthBonus(4), 0.8)],
+    "tokens": [(token_lm(), 0.6)],
+    "words, hotwords": [(word_lm(), 0.5), (Hotwords(["ab"], TOKENS), 1.5)],
+    "negative": [(token_lm(), -0.3)],
+}
+
+
+@torch.no_grad()
+def by_dictionary(model: TransducerModel, encoded: Tensor, K: int, S: int, scorers: list, threshold) -> list:
+    """encoded [T, H] -> texts and scores of the beam search, by other means."""
+    log_probs = cache(lambda text: lattice(model, encoded, list(text))[:, -1].tolist())
+    return beam_of_texts(log_probs, len(encoded), K, S, ScoredTexts(scorers, 4), threshold)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5, 2.0, 6.0])
+@pytest.mark.parametrize("S", [1, 2, 3])
+def test_what_a_beam_prunes_is_what_a_dictionary_of_texts_prunes(S, threshold):
+    draw = random.Random(f"{S} {threshold}")
+    for seed in range(5):
+        K, T, scorers = draw.choice([1, 2, 3, 5, 8]), draw.choice([1, 5, 12]), draw.choice([*FUSED])
+        model = transducer(4, draw.choice(["lstm", "stateless"]), seed)
+        with torch.no_grad():  # half of them mostly say nothing, as trained ones do
+            is_quiet = draw.random() < 0.5
+            model.output.weight *= 4 if is_quiet else 1
+            model.output.bias[0] += 4 if is_quiet else 0
+        encoded = frames(1, T, seed=seed)
+        search = TransducerBeamSearch(K, S, scorers=FUSED[scorers], beam_threshold=threshold)
+        found = search(model, encoded, torch.tensor([T]))[0]
+        expected = by_dictionary(model, encoded[0], K, S, FUSED[scorers], threshold)
+        assert [tuple(h.tokens) for h in found] == [text for text, _ in expected]
+        assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-4)
 
 
 def assert_same(ours: list, theirs: list) -> None:
@@ -396,11 +446,13 @@ def test_a_scorer_of_other_tokens_is_named():
         {"beam_threshold": -1},
         {"beam_threshold": "a"},
         {"max_symbols_per_frame": 0},
+        {"max_symbols_per_frame": 10**9},  # an untrained model would never leave a frame
         {"max_symbols_per_frame": True},
         {"blank": -1},
         {"beam_size": 0},
         {"scorers": [LengthBonus(4)]},
         {"scorers": [(LengthBonus(4), float("nan"))]},
+        {"scorers": [(LengthBonus(4), 1e308)]},
     ],
 )
 def test_settings_out_of_range_are_named(settings):

@@ -65,6 +65,19 @@ def test_padding_counts_for_nothing():
         )
 
 
+def test_infinities_in_padding_and_without_a_frame_count_for_nothing():
+    clean = outputs()["next_log_probs"]
+    broken = clean.clone()
+    broken[0] = -torch.inf
+    broken[1, 2:] = -torch.inf
+    for objective in AttentionObjective(ctc_weight=0).train(), AttentionObjective(ctc_weight=0).eval():
+        expected, found = (
+            loss(objective, next_log_probs=rows, encoded_lengths=torch.tensor([0, 6]))["loss_sum"]
+            for rows in (clean, broken)
+        )
+        assert found == expected and found.isfinite()
+
+
 def test_a_clip_without_a_frame_is_marked_and_left_out():
     objective = AttentionObjective(ctc_weight=0).eval()
     found = loss(objective, encoded_lengths=torch.tensor([8, 0]))
@@ -79,9 +92,13 @@ def test_a_clip_without_a_frame_is_marked_and_left_out():
     assert found["loss_sum"] == first["loss_sum"]
 
 
-@pytest.mark.parametrize("settings", [{"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"label_smoothing": 1.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"ctc_weight": 1.0}, {"ctc_weight": -0.1}, {"ctc_weight": "abc"}, {"label_smoothing": 1.5}]
+    + [{"label_smoothing": "abc"}],
+)
 def test_numbers_out_of_range_are_refused(settings):
-    with pytest.raises(UserError, match=r"must be at least 0 and below 1"):
+    with pytest.raises(UserError, match=r"=.* must be a number from 0 up to \(not including\) 1"):
         AttentionObjective(**settings)
 
 

@@ -106,6 +106,8 @@ def test_beside_another_objective_it_is_weighted_and_clips_too_short_for_it_add_
     assert AuxiliaryCTC(0.0)(None, None, tokens, token_lengths) == (0.0, {})
     with pytest.raises(UserError, match=r"ctc_weight=0.3 needs a CTC layer; set model.ctc=true"):
         AuxiliaryCTC(0.3)(None, None, tokens, token_lengths)
-    for weight in (-0.1, float("nan")):
-        with pytest.raises(UserError, match="ctc_weight=.* must be 0 or more"):
+    for weight in (-0.1, math.nan, math.inf, "abc"):
+        with pytest.raises(UserError, match=f"ctc_weight={weight} must be a number of at least 0"):
             AuxiliaryCTC(weight)
+    with pytest.raises(UserError, match="blank=x must be a whole number"):
+        CTCObjective(blank="x")

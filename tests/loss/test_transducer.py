@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from inspect import signature
 from itertools import combinations_with_replacement
 
 import pytest
@@ -11,8 +12,14 @@ from hypothesis import strategies as st
 from reference.transducer_paths import likelihood_by_paths, losses_by_recursion
 from torch import nn
 
-from src.loss.lattice import best_path
+from src.loss.lattice import best_path, transducer_arcs
 from src.loss.transducer import fused_transducer_loss, joined_arcs, transducer_loss
+
+
+def whole_example(seed: int = 0, B: int = 2, T: int = 5, U: int = 3, V: int = 6) -> tuple:
+    """``example``, in which all utterances fill the tensors."""
+    logits, targets, *_ = example(seed, B, T, U, V)
+    return logits, targets, torch.full((B,), T), torch.full((B,), U)
 
 
 def example(seed: int, B: int, T: int, U: int, V: int, scale: float = 2.0, blank: int = 0) -> tuple:
@@ -84,7 +91,7 @@ def test_value_and_gradient_are_those_of_the_plain_recursion(data):
     for loss in (transducer_loss, losses_by_recursion):
         x = logits.clone().requires_grad_()
         losses = (
-            loss(x, targets, *lengths, blank, "none")
+            loss(x, targets, *lengths, blank, reduction="none")
             if loss is transducer_loss
             else loss(x, targets, *lengths, blank)
         )
@@ -108,13 +115,41 @@ def test_single_precision_stays_close_on_a_long_lattice():
     assert (single.grad - exact.grad).abs().max() < 5e-5
 
 
-@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_torchaudio_says_the_same(reduction):
-    logits, targets, frames, tokens = example(5, 3, 30, 8, 12)
-    ours = transducer_loss(logits.float(), targets, frames, tokens, reduction=reduction)
-    integers = targets.int(), frames.int(), tokens.int()
-    theirs = torchaudio.functional.rnnt_loss(logits.float(), *integers, blank=0, reduction=reduction)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"reduction": "none"},
+        {"reduction": "sum"},
+        {"reduction": "mean"},
+        {"clamp": 0.05},
+        {"clamp": 0.05, "reduction": "sum"},
+        {"fused_log_softmax": False},
+        {"fused_log_softmax": False, "clamp": 0.05},
+    ],
+    ids=str,
+)
+def test_torchaudio_says_the_same(settings):
+    logits, *integers = example(5, 3, 12, 8, 12)
+    if not settings.get("fused_log_softmax", True):
+        logits = logits.log_softmax(-1)
+    found = []
+    for loss in transducer_loss, torchaudio.functional.rnnt_loss:
+        x = logits.float().requires_grad_()
+        losses = loss(x, *(part.int() for part in integers), blank=0, **settings)
+        (losses * torch.tensor([1.0, -2.0, 0.5]) if losses.dim() else losses).sum().backward()
+        found.append((losses.detach(), x.grad))
+    (ours, gradient), (theirs, their_gradient) = found
     assert torch.allclose(ours, theirs, rtol=1e-5)
+    assert torch.allclose(gradient, their_gradient, atol=1e-4)
+    clamp = settings.get("clamp")
+    assert clamp is None or (gradient.abs() > 0.999 * clamp / 3).sum() > 10  # some are clamped
+
+
+def test_the_settings_stand_where_torchaudio_has_them():
+    ours, theirs = (
+        [*signature(loss).parameters] for loss in (transducer_loss, torchaudio.functional.rnnt_loss)
+    )
+    assert ours == theirs
 
 
 def test_what_stands_in_the_padding_does_not_matter():
@@ -135,13 +170,100 @@ def test_what_stands_in_the_padding_does_not_matter():
     assert all(not x.grad[b, :, int(tokens[b]) + 1 :].any() for b in range(3))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_in_the_padding_leaves_the_gradient_alone(value):
+    logits, targets, *_ = whole_example()
+    frames, tokens = torch.tensor([5, 3]), torch.tensor([3, 1])
+    expected = transducer_loss(logits, targets, frames, tokens, reduction="none")
+    logits[1, 3:] = value
+    logits[1, :, 2:] = value
+    x = logits.requires_grad_()
+    losses = transducer_loss(x, targets, frames, tokens, reduction="none")
+    losses.sum().backward()
+    assert torch.equal(losses, expected) and x.grad.isfinite().all()
+    assert not x.grad[1, 3:].any() and not x.grad[1, :, 2:].any()
+
+
+def test_what_stands_in_arcs_that_lead_nowhere_does_not_matter():
+    half = torch.full((2, 3, 3), 0.5, dtype=torch.float64).log()
+    blank, label, frames, tokens = half.clone(), half.clone(), torch.tensor([3, 2]), torch.tensor([2, 1])
+    expected = transducer_arcs(blank, label, frames, tokens)
+    label[0, :, 2] = label[1, :, 1:] = label[1, 2] = blank[1, 2] = blank[1, :, 2] = math.nan
+    for ours, theirs in zip(transducer_arcs(blank, label, frames, tokens), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("T", [0, 2])
+def test_an_utterance_without_a_frame_has_no_path(T):
+    logits, targets, _, tokens = whole_example()
+    frames = torch.tensor([T, 0])
+    x = logits[:, :T].requires_grad_()
+    losses = transducer_loss(x, targets, frames, tokens, reduction="none")
+    losses.sum().backward()
+    assert losses.isinf().tolist() == [T == 0, True] and (losses > 0).all()
+    assert x.grad[0].any() == (T > 0) and not x.grad[1].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16])
+def test_targets_and_lengths_may_be_of_any_integer_type(dtype):
+    logits, *integers = example(0, 3, 5, 3, 6)
+    expected = transducer_loss(logits, *integers, reduction="none")
+    found = transducer_loss(logits, *(part.to(dtype) for part in integers), reduction="none")
+    assert torch.equal(found, expected)
+
+
+def by_fused(targets, frames, tokens):
+    return fused_transducer_loss(
+        torch.randn(2, 5, 4), torch.randn(2, 4, 4), torch.randn(6, 4), torch.randn(6), targets, frames, tokens
+    )
+
+
+def by_logits(targets, frames, tokens):
+    return transducer_loss(torch.randn(2, 5, 4, 6), targets, frames, tokens)
+
+
+@pytest.mark.parametrize("loss", [by_logits, by_fused])
+def test_sizes_that_do_not_fit_are_refused(loss):
+    given = [torch.ones(2, 3).long(), torch.tensor([5, 4]), torch.tensor([3, 2])]
+    for one in range(3):
+        other = [part[:1] if place == one else part for place, part in enumerate(given)]
+        with pytest.raises(ValueError, match=r"lengths do not fit 2 utterances"):
+            loss(*other)
+    for name, place, lengths, most in (
+        ("frames", 1, [6, 5], 5),
+        ("frames", 1, [-1, 5], 5),
+        ("tokens", 2, [4, 3], 3),
+        ("tokens", 2, [-1, 3], 3),
+    ):
+        other = [torch.tensor(lengths) if place == at else part for at, part in enumerate(given)]
+        with pytest.raises(
+            ValueError, match=rf"{name}=\[{lengths[0]}, {lengths[1]}\] must be from 0 to {most}"
+        ):
+            loss(*other)
+
+
+def test_an_offset_of_the_logits_costs_no_precision():
+    logits, targets, *lengths = whole_example(3, 2, 150, 40, 20)
+    single = (2 * logits + 10_000).float().requires_grad_()
+    exact = single.detach().double().requires_grad_()
+    value = transducer_loss(single, targets, *lengths, reduction="sum")
+    expected = transducer_loss(exact, targets, *lengths, reduction="sum")
+    value.backward(), expected.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (single.grad - exact.grad).abs().max() < 5e-5
+
+
 def test_the_numbers_of_targets_must_fit():
     logits, targets, *lengths = example(0, 2, 4, 3, 5)
     with pytest.raises(ValueError, match="reduction='average' must be one of: none, sum, mean"):
         transducer_loss(
-            torch.zeros(1, 2, 2, 3), torch.tensor([[1]]), torch.tensor([2]), torch.tensor([1]), 0, "average"
+            torch.zeros(1, 2, 2, 3),
+            torch.tensor([[1]]),
+            torch.tensor([2]),
+            torch.tensor([1]),
+            reduction="average",
         )
-    with pytest.raises(ValueError, match="4 label positions do not fit 2 targets"):
+    with pytest.raises(ValueError, match="4 label positions do not fit targets of"):
         transducer_loss(logits, targets[:, :2], *lengths)
 
 
@@ -156,8 +278,8 @@ def test_half_precision_is_added_up_in_single(dtype):
     assert torch.equal(half.grad, single.grad.to(dtype))
 
 
-@pytest.mark.parametrize("at_once", [1, 50, 2**20])
-def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, monkeypatch):
+@pytest.mark.parametrize("at_once,blank", [(1, 0), (50, 0), (2**20, 0), (50, 4)])
+def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, blank, monkeypatch):
     monkeypatch.setattr("src.loss.transducer.SCORES_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(0)
     B, T, U, V, H = 3, 9, 5, 7, 6
@@ -165,18 +287,18 @@ def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, monkeypatch):
         torch.randn(*shape, generator=generator, dtype=torch.float64)
         for shape in ((B, T, H), (B, U + 1, H), (V, H), (V,))
     ]
-    _, targets, *lengths = example(1, B, T, U, V)
+    _, targets, *lengths = example(1, B, T, U, V, blank=blank)
     weights = torch.randn(B, generator=generator, dtype=torch.float64)
     found = []
     for is_fused in (True, False):
         encoded, predicted, weight, bias = own = [x.clone().requires_grad_() for x in parameters]
         if is_fused:
-            losses = fused_transducer_loss(*own, targets, *lengths, reduction="none")
+            losses = fused_transducer_loss(*own, targets, *lengths, blank, reduction="none")
         else:
             logits = nn.functional.linear(
                 (encoded.unsqueeze(2) + predicted.unsqueeze(1)).tanh(), weight, bias
             )
-            losses = transducer_loss(logits, targets, *lengths, reduction="none")
+            losses = transducer_loss(logits, targets, *lengths, blank, reduction="none")
         (losses * weights).sum().backward()
         found.append([losses.detach(), *(x.grad for x in own)])
     for ours, theirs in zip(*found, strict=True):
@@ -198,6 +320,9 @@ def test_the_fused_form_takes_part_in_mixed_precision():
     assert mixed.dtype == gradient.dtype == torch.float32
     assert mixed.item() == pytest.approx(full.item(), rel=1e-2) and mixed.item() != full.item()
     assert torch.allclose(gradient, joiner.weight.grad, rtol=0.05, atol=0.05)
+    # To the bit what it is of numbers that have its precision.
+    parts = [x.bfloat16() for x in (encoded, predicted, joiner.weight, joiner.bias)]
+    assert torch.equal(mixed, fused_transducer_loss(*parts, targets, *lengths))
 
 
 def test_nodes_that_hardly_any_path_passes_are_left_out_of_the_gradient(monkeypatch):

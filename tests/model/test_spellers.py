@@ -9,6 +9,7 @@ from src.model.encoders import MLPEncoder
 from src.model.spellers import LSTMSpeller, TransformerSpeller
 from src.model.spellers.lstm import LocationAttention
 from src.transforms import LogMel
+from src.utils.errors import UserError
 
 V, D, T = 7, 8, 9
 SPELLERS = {
@@ -118,6 +119,39 @@ def test_scheduled_sampling_feeds_it_its_own_tokens_in_training_alone():
     fed.clear()
     speller.eval()(long, heard(1).float(), torch.tensor([9]))
     assert [token for step in fed for token in step] == [0] + [1] * 200
+
+
+def test_scheduled_sampling_draws_from_the_distribution_for_each_text_on_its_own():
+    torch.manual_seed(2)
+    speller = LSTMSpeller(V, D, dropout=0.0, sampling=0.5)
+    with torch.no_grad():  # tokens 4 and 5 in the ratio of two to one, whatever it hears
+        speller.output.weight.zero_()
+        speller.output.bias.fill_(-50.0)
+        speller.output.bias[4:6] = torch.tensor([2.0, 1.0]).log()
+    fed = []
+    speller.embedding.register_forward_hook(lambda _, inputs, __: fed.append(inputs[0][:, 0]))
+    speller(torch.ones(300, 3, dtype=torch.long), heard(300).float(), torch.full((300,), 9))
+    assert not fed[0].any()
+    for tokens in fed[1:]:
+        shares = [(tokens == token).float().mean().item() for token in (1, 4, 5)]
+        assert shares == pytest.approx([1 / 2, 1 / 3, 1 / 6], abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [(LSTMSpeller, name) for name in ("dim", "num_layers", "attention_dim")]
+    + [(TransformerSpeller, name) for name in ("dim", "num_layers", "num_heads", "ff_multiple")],
+)
+def test_sizes_of_nothing_are_named(kind, setting):
+    with pytest.raises(UserError, match=f"{setting}=0 must be a whole number of at least 1"):
+        kind(V, **{setting: 0})
+
+
+def test_a_speller_or_a_share_that_is_none_is_named():
+    with pytest.raises(UserError, match="speller=null must be a part of the model"):
+        LASModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), None, V)
+    with pytest.raises(UserError, match=r"sampling=1.0 must be a number from 0 up to \(not including\) 1"):
+        LSTMSpeller(V, sampling=1.0)
 
 
 @pytest.mark.parametrize("kind", SPELLERS)

@@ -8,6 +8,7 @@ import torch
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
 from src.model.encoders import ConformerEncoder, MLPEncoder
 from src.transforms import LogMel
+from src.utils.errors import UserError
 
 V = 6
 PREDICTORS = {
@@ -35,6 +36,20 @@ def test_a_predictor_says_the_same_token_by_token(name):
         output, state = predictor.step(token, state)
         torch.testing.assert_close(output, at_once[:, position], atol=1e-6, rtol=1e-5)
         assert all(len(part) == 3 for part in state)
+
+
+def test_sizes_of_nothing_and_parts_that_are_none_are_named():
+    for kind, setting in (
+        *((LSTMPredictor, name) for name in ("dim", "num_layers")),
+        *((StatelessPredictor, name) for name in ("dim", "context")),
+    ):
+        with pytest.raises(UserError, match=f"{setting}=0 must be a whole number of at least 1"):
+            kind(V, **{setting: 0})
+    parts = LogMel(8), MLPEncoder(8, dim=32, stack=2)
+    with pytest.raises(UserError, match="predictor='x' must be a part of the model"):
+        TransducerModel(*parts, "x", V)
+    with pytest.raises(UserError, match="joint_dim=0 must be a whole number of at least 1"):
+        TransducerModel(*parts, PREDICTORS["lstm"](), V, joint_dim=0)
 
 
 @pytest.mark.parametrize("name", ["lstm", "stateless"])

@@ -327,8 +327,8 @@ def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        (["+objective.blank=50"], "do not fit together"),
-        (["+decoders.greedy.blank=29"], "blank=29 must be"),
+        (["+objective.blank=5"], "blank=5 must be 0, the blank of the model"),
+        (["+decoders.greedy.blank=29"], "blank=29 must be 0"),
         (["model.encoder.num_features=40"], "do not fit together"),
         (["model.encoder.dim=0"], "would hold no numbers at all"),
     ],

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from src.model.dropout import Dropout
 from src.model.spellers.speller import Memory, State, audible, looked
+from src.utils.build import PartOfOne, check, check_counts
 
 
 class LocationAttention(nn.Module):
@@ -72,8 +73,8 @@ class LSTMSpeller(nn.Module):
         sampling: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= sampling < 1:
-            raise ValueError(f"sampling={sampling}; give a share from 0 up to (not including) 1")
+        check_counts(dim=dim, num_layers=num_layers, attention_dim=attention_dim)
+        check("sampling", sampling, PartOfOne)
         self.dim, self.sampling = dim, sampling
         self.embedding = nn.Embedding(vocab_size, dim)
         self.layers = nn.ModuleList(

@@ -16,6 +16,7 @@ from src.model.dropout import Dropout
 from src.model.encoders.attention import RotaryAttention
 from src.model.feed_forward import FeedForward
 from src.model.spellers.speller import Memory, State, audible, looked
+from src.utils.build import check_counts
 
 
 def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
@@ -128,6 +129,7 @@ class TransformerSpeller(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        check_counts(dim=dim, num_layers=num_layers, num_heads=num_heads, ff_multiple=ff_multiple)
         self.dim, self.num_heads = dim, num_heads
         self.embedding = nn.Embedding(vocab_size, dim)
         self.layers = nn.ModuleList(
