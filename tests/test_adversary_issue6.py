@@ -1,0 +1,161 @@
+"""What is wrong with the Paraformer family today; each test fails."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.families import recognizer
+
+from src.decoding import ParaformerBeamSearch, ParaformerGreedySearch, ParaformerSamplingSearch
+from src.decoding.paraformer_search import nucleus_of
+from src.loss import ParaformerObjective, WordErrorObjective
+from src.model import ParaformerModel, ParallelDecoder
+from src.model.encoders import MLPEncoder
+from src.model.slots import CIFPredictor, CTCCompression
+from src.model.slots.cif import integrate_and_fire
+from src.transforms import LogMel
+from src.utils.errors import UserError
+
+WRITABLE = ["<blank>", "▁a", "▁b", "c"]
+
+
+def fixed(alpha: float) -> CIFPredictor:
+    predictor = CIFPredictor(4).eval()
+    with torch.no_grad():
+        predictor.output.weight.zero_()
+        predictor.output.bias.fill_(torch.tensor(alpha).logit())
+    return predictor
+
+
+def test_a_token_that_the_tail_filled_ends_within_its_clip():
+    """Three frames of 0.3 and the tail's 0.45: a slot, in frame 2 alone, and so beside a longer clip."""
+    encoded, lengths = torch.randn(2, 10, 4), torch.tensor([10, 3])
+    alone = fixed(0.3)(encoded[1:, :3], lengths[1:]).times[0, 0]
+    together = fixed(0.3)(encoded, lengths).times[1, 0]
+    assert (int(alone), int(together)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "search", [ParaformerGreedySearch(), ParaformerBeamSearch(4), ParaformerSamplingSearch(4)]
+)
+def test_words_have_the_same_times_alone_and_in_a_batch_and_end_within_the_clip(search):
+    rng, cif = np.random.default_rng(0), recognizer("cif")
+    cif.search = search
+    clips = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in range(3000, 20000, 613)]
+    together, alone = cif.transcribe(clips, batch_size=100), cif.transcribe(clips, batch_size=1)
+    late = [
+        t.words[-1][2]
+        for t, clip in zip(together, clips, strict=True)
+        if t.words and t.words[-1][2] > len(clip) / 16000 + cif.model.frame_s
+    ]
+    assert not late
+    assert [[w[:3] for w in t.words] for t in together] == [[w[:3] for w in t.words] for t in alone]
+
+
+def test_a_sum_that_falls_short_by_rounding_is_full_where_it_is_reached():
+    """The tolerance of 1e-9 is computed in float32 (an integer tensor times a float), in which it is nothing."""
+    weights = torch.tensor([[1.5, 1.4999999999999996, 0.0]], dtype=torch.float64)
+    assert integrate_and_fire(weights, torch.tensor([3]))[1].tolist() == [[0, 1, 1]]
+
+
+def test_in_evaluation_no_target_is_seen_by_compression_either():
+    """Its frames are chosen by the alignment of the target, so dev accuracy and dev loss have seen it."""
+    torch.manual_seed(0)
+    decoder = ParallelDecoder(7, 8, num_layers=2, num_heads=2)
+    model = ParaformerModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), CTCCompression(6, 7), decoder, 7).eval()
+    features, frames = torch.randn(1, 24, 8), torch.tensor([24])
+    tokens, lengths = torch.tensor([[1, 2, 3, 6]]), torch.tensor([4])
+    one = model(features, frames, tokens, lengths)["slot_log_probs"]
+    two = model(features, frames, tokens % 6 + 1, lengths)["slot_log_probs"]
+    torch.testing.assert_close(one, two)
+
+
+def test_texts_are_drawn_as_a_search_writes_them_without_token_0():
+    """'a' 0.3, 'b' 0.1, token 0 0.6, which no search writes: 0.75 and 0.25 are left."""
+    log_probs = torch.tensor([[[0.6, 0.3, 0.1, 0.0]]]).log()
+    torch.manual_seed(0)
+    risk = WordErrorObjective(WRITABLE, samples=60).risk(
+        log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"]
+    )
+    assert risk.item() == pytest.approx(0.75 * (0 - 0.5) + 0.25 * (1 - 0.5))
+
+
+def outputs(**changed) -> dict:
+    usual = {
+        "slot_log_probs": torch.randn(1, 2, 4).log_softmax(-1),
+        "first_tokens": torch.ones(1, 2, dtype=torch.long),
+        "encoded_lengths": torch.tensor([9]),
+        "tokens": torch.tensor([[1, 2]]),
+        "token_lengths": torch.tensor([2]),
+        "text": ["a b"],
+    }
+    return usual | changed
+
+
+def test_word_errors_of_a_clip_without_a_frame_count_nothing():
+    objective = WordErrorObjective(WRITABLE, samples=8, objective=ParaformerObjective(0)).train()
+    torch.manual_seed(0)
+    found = objective(**outputs(encoded_lengths=torch.tensor([0])))
+    assert found["too_short"].all() and found["normalizer"] == 0 and found["loss_sum"] == 0
+
+
+def test_word_errors_of_what_is_no_number_are_a_bad_step_and_no_crash():
+    """The trainer drops a step whose loss is NaN and names the clips; multinomial throws before it can."""
+    objective = WordErrorObjective(WRITABLE, objective=ParaformerObjective(0)).train()
+    assert not objective(**outputs(slot_log_probs=torch.full((1, 2, 4), math.nan)))["loss_sum"].isfinite()
+
+
+def test_the_coldest_temperature_is_the_best_token():
+    log_probs = torch.tensor([[-3.0, -0.2, -4.0]], dtype=torch.float64)
+    assert nucleus_of(log_probs, 1e-310, 1.0).tolist() == [[0, 1, 0]]
+
+
+def test_a_seed_that_no_generator_takes_is_refused():
+    with pytest.raises(UserError, match="seed="):
+        ParaformerSamplingSearch(seed=2**70)
+
+
+def test_samples_are_a_whole_number():
+    with pytest.raises(UserError, match="samples=2.5"):
+        WordErrorObjective(WRITABLE, samples=2.5)
+
+
+def test_a_compression_without_ctc_is_refused_in_one_line():
+    torch.manual_seed(0)
+    decoder = ParallelDecoder(7, 8, num_layers=1, num_heads=2)
+    with pytest.raises(UserError, match="ctc"):
+        model = ParaformerModel(
+            LogMel(8), MLPEncoder(8, dim=6, stack=2), CTCCompression(6, 7), decoder, 7, ctc=False
+        )
+        model(torch.randn(1, 24, 8), torch.tensor([24]), torch.tensor([[1]]), torch.tensor([1]))
+
+
+def test_one_clip_of_two_that_cannot_be_used_stops_no_run(make_trainer, tmp_path):
+    """A batch that is last in one epoch and first in the next: two empty steps in a row, of two an epoch."""
+    import soundfile
+
+    (tmp_path / "corpus" / "audio").mkdir(parents=True)
+    (tmp_path / "corpus" / "transcriptions").mkdir()
+    rng = np.random.default_rng(0)
+    for name, seconds, text in (("good", 2.0, "a b"), ("short", 0.2, "far too many words for a fifth of it")):
+        audio = 0.1 * rng.standard_normal(int(16000 * seconds))
+        soundfile.write(tmp_path / "corpus" / "audio" / f"{name}.flac", audio, 16000)
+        (tmp_path / "corpus" / "transcriptions" / f"{name}.txt").write_text(text, encoding="utf-8")
+    where = f"{{_target_: src.datasets.CustomDirDataset, data_dir: {tmp_path / 'corpus'}}}"
+    trainer = make_trainer(
+        f"datasets.train={where}", "batching.batch_size=1", "trainer.max_steps=16", "datasets.dev=null"
+    )
+    trainer.run()
+
+
+def test_a_recording_of_which_nothing_is_possible_has_pictures_all_the_same():
+    from src.inspection import inspect_recording
+
+    broken = recognizer("cif")
+    with torch.no_grad():
+        broken.model.decoder.output.bias.fill_(math.nan)
+    audio = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    assert inspect_recording(broken, audio, "clip")[0].text == ""
