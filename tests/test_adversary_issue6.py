@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.families import recognizer
 
-from src.decoding import ParaformerBeamSearch, ParaformerGreedySearch, ParaformerSamplingSearch
+from src.decoding import ParaformerSamplingSearch
 from src.decoding.paraformer_search import nucleus_of
 from src.loss import ParaformerObjective, WordErrorObjective
 from src.model import ParaformerModel, ParallelDecoder
@@ -28,31 +28,6 @@ def fixed(alpha: float) -> CIFPredictor:
         predictor.output.weight.zero_()
         predictor.output.bias.fill_(torch.tensor(alpha).logit())
     return predictor
-
-
-def test_a_token_that_the_tail_filled_ends_within_its_clip():
-    """Three frames of 0.3 and the tail's 0.45: a slot, in frame 2 alone, and so beside a longer clip."""
-    encoded, lengths = torch.randn(2, 10, 4), torch.tensor([10, 3])
-    alone = fixed(0.3)(encoded[1:, :3], lengths[1:]).times[0, 0]
-    together = fixed(0.3)(encoded, lengths).times[1, 0]
-    assert (int(alone), int(together)) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    "search", [ParaformerGreedySearch(), ParaformerBeamSearch(4), ParaformerSamplingSearch(4)]
-)
-def test_words_have_the_same_times_alone_and_in_a_batch_and_end_within_the_clip(search):
-    rng, cif = np.random.default_rng(0), recognizer("cif")
-    cif.search = search
-    clips = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in range(3000, 20000, 613)]
-    together, alone = cif.transcribe(clips, batch_size=100), cif.transcribe(clips, batch_size=1)
-    late = [
-        t.words[-1][2]
-        for t, clip in zip(together, clips, strict=True)
-        if t.words and t.words[-1][2] > len(clip) / 16000 + cif.model.frame_s
-    ]
-    assert not late
-    assert [[w[:3] for w in t.words] for t in together] == [[w[:3] for w in t.words] for t in alone]
 
 
 def test_a_sum_that_falls_short_by_rounding_is_full_where_it_is_reached():

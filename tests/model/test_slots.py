@@ -66,10 +66,18 @@ def test_a_search_has_a_slot_for_every_full_one_and_the_tail_helps_the_last():
     ]  # 3.0 (float32: a bit above), 2.1
     slots = fixed(0.25, tail=0.45)(encoded, lengths)  # 2.5 + 0.45, 1.75 + 0.45, nothing
     assert slots.lengths.tolist() == [2, 2, 0]
-    assert slots.times[:, -1].tolist() == [7, 7, 0]
+    assert slots.times[:, -1].tolist() == [7, 6, 0]
     torch.testing.assert_close(slots.counted, torch.tensor([2.5, 1.75, 0.0]).double(), rtol=0, atol=1e-6)
     # The second slot of the second clip is three frames and the tail, in which nothing is heard.
     torch.testing.assert_close(slots.weights[1, 1, 4:7].sum().item(), 0.75, rtol=0, atol=1e-6)
+
+
+def test_a_token_that_the_tail_filled_ends_within_its_clip():
+    """Three frames of 0.3 and the tail's 0.45: a slot, in frame 2 alone, and so beside a longer clip."""
+    encoded, lengths = torch.randn(2, 10, 4), torch.tensor([10, 3])
+    alone = fixed(0.3)(encoded[1:, :3], lengths[1:]).times[0, 0]
+    together = fixed(0.3)(encoded, lengths).times[1, 0]
+    assert (int(alone), int(together)) == (2, 2)
 
 
 def test_silence_fires_nothing():

@@ -112,6 +112,7 @@ class CIFPredictor(nn.Module):
             alpha = torch.where(counted[:, None] > 1e-6, alpha, 0.0)
         parts, times = integrate_and_fire(alpha, counts, None if targets is None else targets[0].size(1))
         parts = parts[..., : encoded.size(1)]  # nothing is heard in the tail
-        times = times.clamp(max=encoded.size(1) - 1)
+        # A slot that the tail filled ends with its clip, whatever stands beside it.
+        times = times.minimum((lengths - 1).clamp_min(0)[:, None])
         vectors = parts.to(encoded.dtype) @ encoded
         return Slots(vectors, counts, parts, times, counted)
