@@ -48,16 +48,6 @@ def test_in_evaluation_no_target_is_seen_by_compression_either():
     torch.testing.assert_close(one, two)
 
 
-def test_texts_are_drawn_as_a_search_writes_them_without_token_0():
-    """'a' 0.3, 'b' 0.1, token 0 0.6, which no search writes: 0.75 and 0.25 are left."""
-    log_probs = torch.tensor([[[0.6, 0.3, 0.1, 0.0]]]).log()
-    torch.manual_seed(0)
-    risk = WordErrorObjective(WRITABLE, samples=60).risk(
-        log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"]
-    )
-    assert risk.item() == pytest.approx(0.75 * (0 - 0.5) + 0.25 * (1 - 0.5))
-
-
 def outputs(**changed) -> dict:
     usual = {
         "slot_log_probs": torch.randn(1, 2, 4).log_softmax(-1),

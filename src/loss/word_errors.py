@@ -67,14 +67,13 @@ class WordErrorObjective(nn.Module):
 
     def risk(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: Sequence[str]) -> Tensor:
         """log_probs [B, U, V], token_lengths [B], references -> the sum over clips of sum p (W - mean W)."""
-        B, U, V = log_probs.shape
+        B, U, _ = log_probs.shape
         real = valid_positions(token_lengths, U)
         if not U:
             return log_probs.sum()
-        chances = log_probs.detach().float().exp()
-        drawn = (
-            chances.view(B * U, V).multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
-        )
+        # As in a search, token 0 is never written.
+        chances = log_probs[..., 1:].detach().float().softmax(-1).flatten(0, 1)
+        drawn = 1 + chances.multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
         drawn = drawn.masked_fill(~real[:, None], 0)  # [B, N, U]
         scores = (log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2) * real[:, None]).sum(2)
         # A text that was drawn before counts once.

@@ -63,3 +63,13 @@ def test_parts_sum_to_the_loss_and_evaluation_is_as_before():
 def test_one_sample_is_no_choice():
     with pytest.raises(UserError, match="samples=1 must be at least 2"):
         WordErrorObjective(TOKENS, samples=1)
+
+
+def test_texts_are_drawn_as_a_search_writes_them_without_token_0():
+    """'a' 0.3, 'b' 0.1, token 0 0.6, which no search writes: 0.75 and 0.25 are left."""
+    log_probs = torch.tensor([[[0.6, 0.3, 0.1, 0.0]]]).log()
+    torch.manual_seed(0)
+    risk = WordErrorObjective(TOKENS, samples=60).risk(
+        log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"]
+    )
+    assert risk.item() == pytest.approx(0.75 * (0 - 0.5) + 0.25 * (1 - 0.5))
