@@ -73,9 +73,12 @@ class WordErrorObjective(nn.Module):
             return log_probs.sum()
         # As in a search, token 0 is never written.
         chances = log_probs[..., 1:].detach().float().softmax(-1).flatten(0, 1)
+        # What is no number has no chances, and makes the loss none either: the trainer drops such a step.
+        chances = chances.nan_to_num(1.0)
         drawn = 1 + chances.multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
         drawn = drawn.masked_fill(~real[:, None], 0)  # [B, N, U]
-        scores = (log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2) * real[:, None]).sum(2)
+        scores = log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2)
+        scores = scores.masked_fill(~real[:, None], 0.0).sum(2)
         # A text that was drawn before counts once.
         same = (drawn[:, :, None] == drawn[:, None]).all(3).tril(-1).any(2)
         p = scores.masked_fill(same, float("-inf")).softmax(1)

@@ -73,3 +73,21 @@ def test_texts_are_drawn_as_a_search_writes_them_without_token_0():
         log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"]
     )
     assert risk.item() == pytest.approx(0.75 * (0 - 0.5) + 0.25 * (1 - 0.5))
+
+
+def outputs(**changed) -> dict:
+    usual = {
+        "slot_log_probs": torch.randn(1, 2, 4).log_softmax(-1),
+        "first_tokens": torch.ones(1, 2, dtype=torch.long),
+        "encoded_lengths": torch.tensor([9]),
+        "tokens": torch.tensor([[1, 2]]),
+        "token_lengths": torch.tensor([2]),
+        "text": ["a b"],
+    }
+    return usual | changed
+
+
+def test_word_errors_of_what_is_no_number_are_a_bad_step_and_no_crash():
+    """The trainer drops a step whose loss is NaN and names the clips; multinomial throws before it can."""
+    objective = WordErrorObjective(TOKENS, objective=ParaformerObjective(0)).train()
+    assert not objective(**outputs(slot_log_probs=torch.full((1, 2, 4), math.nan)))["loss_sum"].isfinite()
