@@ -57,7 +57,9 @@ class WordErrorObjective(nn.Module):
         )
         if not self.training:
             return before
-        risk = self.risk(slot_log_probs, tokens, token_lengths, text)
+        # Of a clip without a frame only the empty text is drawn, which is no risk.
+        written = token_lengths.masked_fill(before["too_short"], 0)
+        risk = self.risk(slot_log_probs, tokens, written, text)
         parts = {name: self.interpolation * value for name, value in before["parts"].items()}
         return {
             **before,

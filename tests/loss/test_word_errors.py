@@ -91,3 +91,10 @@ def test_word_errors_of_what_is_no_number_are_a_bad_step_and_no_crash():
     """The trainer drops a step whose loss is NaN and names the clips; multinomial throws before it can."""
     objective = WordErrorObjective(TOKENS, objective=ParaformerObjective(0)).train()
     assert not objective(**outputs(slot_log_probs=torch.full((1, 2, 4), math.nan)))["loss_sum"].isfinite()
+
+
+def test_word_errors_of_a_clip_without_a_frame_count_nothing():
+    objective = WordErrorObjective(TOKENS, samples=8, objective=ParaformerObjective(0)).train()
+    torch.manual_seed(0)
+    found = objective(**outputs(encoded_lengths=torch.tensor([0])))
+    assert found["too_short"].all() and found["normalizer"] == 0 and found["loss_sum"] == 0
