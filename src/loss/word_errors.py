@@ -25,7 +25,8 @@ class WordErrorObjective(nn.Module):
         interpolation: of ``objective``.
         objective: the one of the training before.
 
-    Raises ``UserError`` for fewer than two samples, which have no better one among them.
+    Raises ``UserError`` for fewer than two samples, which have no better one among them, and for a model with a second
+    pass (``sampling_ratio`` above 0), whose texts are partly the references.
 
     Example:
         >>> objective = WordErrorObjective(["", "▁a", "▁b"], samples=50)
@@ -49,9 +50,20 @@ class WordErrorObjective(nn.Module):
         self.objective = ParaformerObjective() if objective is None else objective
 
     def forward(
-        self, slot_log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: list[str], **batch
+        self,
+        slot_log_probs: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        text: list[str],
+        shown: Tensor | None = None,
+        **batch,
     ) -> dict:
-        """What ``ParaformerObjective`` takes, and the references; returns what it does."""
+        """What ``ParaformerObjective`` takes, the references, what a second pass was shown; returns what it does."""
+        if shown is not None:
+            raise UserError(
+                "WordErrorObjective draws texts from what no right token was shown to, as a search does; set "
+                "model.sampling_ratio=0"
+            )
         before = self.objective(
             slot_log_probs=slot_log_probs, tokens=tokens, token_lengths=token_lengths, **batch
         )

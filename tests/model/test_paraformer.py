@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.loss import ParaformerObjective
+from src.loss import ParaformerObjective, WordErrorObjective
 from src.model import ParaformerModel, ParallelDecoder
 from src.model.encoders import MLPEncoder
 from src.model.slots import CIFPredictor, CTCCompression
@@ -98,6 +98,7 @@ def test_the_second_pass_shows_a_share_of_what_the_first_had_wrong(ratio, writte
         )
     seen = recorded(model)
     outputs = model(FEATURES[:1], FRAMES[:1], text, torch.tensor([4]))
+    assert outputs["shown"].tolist() == [shown]
     assert outputs["first_tokens"].tolist() == [[4 if written == "right" else 5] * 4]
     first, second = seen
     embedding = model.decoder.embedding(text)
@@ -166,3 +167,12 @@ def test_the_quantity_teaches_the_predictor_to_count():
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(UserError, match="must be"):
         ParaformerObjective(**settings)
+
+
+def test_word_errors_are_of_texts_that_no_right_token_was_shown_to():
+    objective = WordErrorObjective([""] * V, objective=ParaformerObjective(0)).train()
+    batch = {"tokens": TOKENS, "token_lengths": LENGTHS, "text": ["a b", "c"]}
+    with pytest.raises(UserError, match="sampling_ratio=0"):
+        objective(**paraformer(ratio=0.1).train()(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)
+    for model in paraformer(ratio=0.0).train(), paraformer(ratio=0.1).eval():
+        assert objective(**model(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)["loss_sum"].isfinite()
