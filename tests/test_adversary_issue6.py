@@ -73,24 +73,6 @@ def test_a_compression_without_ctc_is_refused_in_one_line():
         model(torch.randn(1, 24, 8), torch.tensor([24]), torch.tensor([[1]]), torch.tensor([1]))
 
 
-def test_one_clip_of_two_that_cannot_be_used_stops_no_run(make_trainer, tmp_path):
-    """A batch that is last in one epoch and first in the next: two empty steps in a row, of two an epoch."""
-    import soundfile
-
-    (tmp_path / "corpus" / "audio").mkdir(parents=True)
-    (tmp_path / "corpus" / "transcriptions").mkdir()
-    rng = np.random.default_rng(0)
-    for name, seconds, text in (("good", 2.0, "a b"), ("short", 0.2, "far too many words for a fifth of it")):
-        audio = 0.1 * rng.standard_normal(int(16000 * seconds))
-        soundfile.write(tmp_path / "corpus" / "audio" / f"{name}.flac", audio, 16000)
-        (tmp_path / "corpus" / "transcriptions" / f"{name}.txt").write_text(text, encoding="utf-8")
-    where = f"{{_target_: src.datasets.CustomDirDataset, data_dir: {tmp_path / 'corpus'}}}"
-    trainer = make_trainer(
-        f"datasets.train={where}", "batching.batch_size=1", "trainer.max_steps=16", "datasets.dev=null"
-    )
-    trainer.run()
-
-
 def test_a_recording_of_which_nothing_is_possible_has_pictures_all_the_same():
     from src.inspection import inspect_recording
 
