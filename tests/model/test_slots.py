@@ -28,6 +28,12 @@ def test_closed_form_is_the_loop(data):
     assert times[0].tolist() == expected_times
 
 
+def test_a_sum_that_falls_short_by_rounding_is_full_where_it_is_reached():
+    """By the tolerance, which would be nothing in float32."""
+    weights = torch.tensor([[1.5, 1.4999999999999996, 0.0]], dtype=torch.float64)
+    assert integrate_and_fire(weights, torch.tensor([3]))[1].tolist() == [[0, 1, 1]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), st.integers(0, 10**6))
 def test_scaled_to_a_text_no_token_is_ever_lost(T, seed):

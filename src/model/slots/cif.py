@@ -33,12 +33,12 @@ def integrate_and_fire(weights: Tensor, counts: Tensor, slots: int | None = None
     ends = weights.double().cumsum(1)[:, None]  # [B, 1, T]
     starts = F.pad(ends, (1, -1))
     U = slots if slots is not None else int(counts.max()) if len(counts) else 0
-    slot = torch.arange(U, device=weights.device)[:, None]  # [U, 1]
+    # In float64 too: times a float, whole numbers would become float32, in which the tolerance below is nothing.
+    slot = torch.arange(U, dtype=torch.float64, device=weights.device)[:, None]  # [U, 1]
     parts = ends.clamp(slot, slot + 1) - starts.clamp(slot, slot + 1)
     real = valid_positions(counts, U)
-    full = ends >= (slot + 1) * (
-        1 - 1e-9
-    )  # sums that were scaled to end at U may fall short by a rounding error
+    # Sums that were scaled to end at U may fall short by a rounding error.
+    full = ends >= (slot + 1) * (1 - 1e-9)
     times = torch.where(full.any(2), full.byte().argmax(2), weights.size(1) - 1)
     return parts * real.unsqueeze(2), times.masked_fill(~real, 0)
 
