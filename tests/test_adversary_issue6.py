@@ -29,18 +29,6 @@ def fixed(alpha: float) -> CIFPredictor:
     return predictor
 
 
-def test_in_evaluation_no_target_is_seen_by_compression_either():
-    """Its frames are chosen by the alignment of the target, so dev accuracy and dev loss have seen it."""
-    torch.manual_seed(0)
-    decoder = ParallelDecoder(7, 8, num_layers=2, num_heads=2)
-    model = ParaformerModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), CTCCompression(6, 7), decoder, 7).eval()
-    features, frames = torch.randn(1, 24, 8), torch.tensor([24])
-    tokens, lengths = torch.tensor([[1, 2, 3, 6]]), torch.tensor([4])
-    one = model(features, frames, tokens, lengths)["slot_log_probs"]
-    two = model(features, frames, tokens % 6 + 1, lengths)["slot_log_probs"]
-    torch.testing.assert_close(one, two)
-
-
 def test_the_coldest_temperature_is_the_best_token():
     log_probs = torch.tensor([[-3.0, -0.2, -4.0]], dtype=torch.float64)
     assert nucleus_of(log_probs, 1e-310, 1.0).tolist() == [[0, 1, 0]]

@@ -77,6 +77,19 @@ def test_in_evaluation_no_target_is_seen():
     torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_where_an_alignment_of_the_target_was_seen_no_accuracy_is_measured(training):
+    """Any two texts of a length get other answers, in evaluation, too; a search is told nothing."""
+    model = paraformer("compression").train(training)
+    outputs = model(FEATURES, FRAMES, TOKENS, LENGTHS)
+    objective = ParaformerObjective().train(training)
+    assert "first_tokens" not in outputs
+    assert objective(**outputs, tokens=TOKENS, token_lengths=LENGTHS)["measures"] == {}
+    other = model(FEATURES, FRAMES, TOKENS % 6 + 1, LENGTHS)["slot_log_probs"]
+    assert (outputs["slot_log_probs"] - other).abs().max() > 1e-3
+    assert not model.write(*model.encode(FEATURES, FRAMES))[1].aligned
+
+
 def recorded(model: ParaformerModel) -> list[torch.Tensor]:
     """What the decoder is given, pass by pass."""
     seen: list[torch.Tensor] = []

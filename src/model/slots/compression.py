@@ -14,8 +14,9 @@ from src.utils.masks import valid_positions
 class CTCCompression(nn.Module):
     """A slot is the mean posterior of the frames of its token, through a linear layer.
 
-    In training the path is the best alignment of the text (Viterbi), in a search the most probable token of each frame;
-    blanks fall out. English word pieces suit it better than CIF, which has to count them by ear.
+    Given a text the path is its best alignment (Viterbi), in a search the most probable token of each frame; blanks
+    fall out. English word pieces suit it better than CIF, which has to count them by ear. An alignment has seen the
+    text (``Slots.aligned``): what is written in its slots is no measure of what is heard, and a search is.
 
     Args:
         dim: of the slots, D.
@@ -56,7 +57,8 @@ class CTCCompression(nn.Module):
             if belongs.size(2)
             else belongs.new_zeros(belongs.shape[:2], dtype=torch.long)
         )
-        return Slots(vectors * valid_positions(counts, U).unsqueeze(2), counts, weights, times)
+        vectors = vectors * valid_positions(counts, U).unsqueeze(2)
+        return Slots(vectors, counts, weights, times, aligned=targets is not None)
 
     @staticmethod
     def _most_probable(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,10 @@ class Slots:
     lengths: Tensor  # [B] how many slots are real
     weights: Tensor  # [B, U, T]
     times: Tensor  # [B, U] the frame of each slot
-    counted: Tensor | None = (
-        None  # [B] how many tokens the predictor heard, a real number that training corrects
-    )
+    # [B] how many tokens the predictor heard, a real number that training corrects
+    counted: Tensor | None = None
+    # Whether an alignment of the targets says where they are: then they have been seen, and more than their number.
+    aligned: bool = False
 
 
 class SlotPredictor(Protocol):
