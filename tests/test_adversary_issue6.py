@@ -12,10 +12,7 @@ from support.families import recognizer
 from src.decoding import ParaformerSamplingSearch
 from src.decoding.paraformer_search import nucleus_of
 from src.loss import WordErrorObjective
-from src.model import ParaformerModel, ParallelDecoder
-from src.model.encoders import MLPEncoder
-from src.model.slots import CIFPredictor, CTCCompression
-from src.transforms import LogMel
+from src.model.slots import CIFPredictor
 from src.utils.errors import UserError
 
 WRITABLE = ["<blank>", "▁a", "▁b", "c"]
@@ -42,16 +39,6 @@ def test_a_seed_that_no_generator_takes_is_refused():
 def test_samples_are_a_whole_number():
     with pytest.raises(UserError, match="samples=2.5"):
         WordErrorObjective(WRITABLE, samples=2.5)
-
-
-def test_a_compression_without_ctc_is_refused_in_one_line():
-    torch.manual_seed(0)
-    decoder = ParallelDecoder(7, 8, num_layers=1, num_heads=2)
-    with pytest.raises(UserError, match="ctc"):
-        model = ParaformerModel(
-            LogMel(8), MLPEncoder(8, dim=6, stack=2), CTCCompression(6, 7), decoder, 7, ctc=False
-        )
-        model(torch.randn(1, 24, 8), torch.tensor([24]), torch.tensor([[1]]), torch.tensor([1]))
 
 
 def test_a_recording_of_which_nothing_is_possible_has_pictures_all_the_same():

@@ -189,3 +189,12 @@ def test_word_errors_are_of_texts_that_no_right_token_was_shown_to():
         objective(**paraformer(ratio=0.1).train()(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)
     for model in paraformer(ratio=0.0).train(), paraformer(ratio=0.1).eval():
         assert objective(**model(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)["loss_sum"].isfinite()
+
+
+def test_a_compression_without_ctc_is_refused_in_one_line():
+    model = paraformer("compression")
+    model.ctc_head = None
+    with pytest.raises(UserError, match="model.ctc=true"):
+        model(FEATURES, FRAMES, TOKENS, LENGTHS)
+    with pytest.raises(UserError, match="model.ctc=true"):
+        model.write(*model.encode(FEATURES, FRAMES))

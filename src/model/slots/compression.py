@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from src.model.ctc_alignment import ctc_alignment
 from src.model.slots.slots import Slots
+from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
 
@@ -40,9 +41,9 @@ class CTCCompression(nn.Module):
         log_probs: Tensor | None = None,
         targets: tuple[Tensor, Tensor] | None = None,
     ) -> Slots:
-        """As ``SlotPredictor`` has it; ``log_probs`` must be there."""
+        """As ``SlotPredictor`` has it; raises ``UserError`` without ``log_probs``."""
         if log_probs is None:
-            raise ValueError("CTCCompression needs a CTC layer: ctc: true in the model")
+            raise UserError("CTCCompression makes slots of what a CTC layer hears; set model.ctc=true")
         if targets is None:
             positions, counts = self._most_probable(log_probs, lengths)
         else:
