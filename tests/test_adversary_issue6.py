@@ -5,15 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 import torch
 from support.families import recognizer
 
-from src.decoding import ParaformerSamplingSearch
-from src.decoding.paraformer_search import nucleus_of
-from src.loss import WordErrorObjective
 from src.model.slots import CIFPredictor
-from src.utils.errors import UserError
 
 WRITABLE = ["<blank>", "▁a", "▁b", "c"]
 
@@ -24,21 +19,6 @@ def fixed(alpha: float) -> CIFPredictor:
         predictor.output.weight.zero_()
         predictor.output.bias.fill_(torch.tensor(alpha).logit())
     return predictor
-
-
-def test_the_coldest_temperature_is_the_best_token():
-    log_probs = torch.tensor([[-3.0, -0.2, -4.0]], dtype=torch.float64)
-    assert nucleus_of(log_probs, 1e-310, 1.0).tolist() == [[0, 1, 0]]
-
-
-def test_a_seed_that_no_generator_takes_is_refused():
-    with pytest.raises(UserError, match="seed="):
-        ParaformerSamplingSearch(seed=2**70)
-
-
-def test_samples_are_a_whole_number():
-    with pytest.raises(UserError, match="samples=2.5"):
-        WordErrorObjective(WRITABLE, samples=2.5)
 
 
 def test_a_recording_of_which_nothing_is_possible_has_pictures_all_the_same():

@@ -91,7 +91,7 @@ class ParaformerSamplingSearch:
         require_count("samples", samples)
         require(is_number(temperature) and temperature > 0, "temperature", temperature, "a number above 0")
         require(is_number(top_p) and 0 < top_p <= 1, "top_p", top_p, "a probability above 0, up to 1")
-        require(is_count(seed, 0), "seed", seed, "a whole number of at least 0")
+        require(is_count(seed, 0) and seed < 2**63, "seed", seed, "a whole number from 0 up to 2**63 - 1")
         self.samples, self.temperature, self.top_p, self.seed = samples, temperature, top_p, seed
 
     @torch.inference_mode()
@@ -128,7 +128,9 @@ def nucleus_of(log_probs: Tensor, temperature: float, top_p: float) -> Tensor:
     >>> nucleus_of(torch.tensor([0.5, 0.3, 0.2]).log(), temperature=1.0, top_p=0.7).tolist()
     [0.625, 0.375, 0.0]
     """
-    probabilities, order = (log_probs / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    # The best one at 0, which no temperature moves: the coldest ones would make all of them -inf.
+    heights = log_probs - log_probs.amax(-1, keepdim=True)
+    probabilities, order = (heights / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
     before = probabilities.cumsum(-1) - probabilities
     kept = probabilities.masked_fill(before >= top_p, 0.0)  # the first one always stays
     return torch.zeros_like(kept).scatter(-1, order, kept / kept.sum(-1, keepdim=True))

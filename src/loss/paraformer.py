@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.loss.ctc import AuxiliaryCTC
+from src.utils.build import Weight, check
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
@@ -32,8 +33,7 @@ class ParaformerObjective(nn.Module):
         for name, value in (("ctc_weight", ctc_weight), ("label_smoothing", label_smoothing)):
             if not 0 <= value < 1:
                 raise UserError(f"ParaformerObjective: {name}={value} must be at least 0 and below 1")
-        if not quantity_weight >= 0:
-            raise UserError(f"ParaformerObjective: quantity_weight={quantity_weight} must be 0 or more")
+        check("ParaformerObjective: quantity_weight", quantity_weight, Weight)
         self.quantity_weight, self.label_smoothing = quantity_weight, label_smoothing
         self.ctc = AuxiliaryCTC(ctc_weight)
 

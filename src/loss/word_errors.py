@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from src.loss.paraformer import ParaformerObjective
+from src.utils.build import Limits, Weight, check
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
+
+Choices = Annotated[int, Limits("a whole number of at least 2", lambda value: 2 <= value < 2**31)]
 
 
 class WordErrorObjective(nn.Module):
@@ -25,8 +29,8 @@ class WordErrorObjective(nn.Module):
         interpolation: of ``objective``.
         objective: the one of the training before.
 
-    Raises ``UserError`` for fewer than two samples, which have no better one among them, and for a model with a second
-    pass (``sampling_ratio`` above 0), whose texts are partly the references.
+    Raises ``UserError`` for numbers out of range, as fewer than two samples, of which none is better, and for a model
+    with a second pass (``sampling_ratio`` above 0), whose texts are partly the references.
 
     Example:
         >>> objective = WordErrorObjective(["", "▁a", "▁b"], samples=50)
@@ -44,8 +48,8 @@ class WordErrorObjective(nn.Module):
         objective: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if samples < 2:
-            raise UserError(f"WordErrorObjective: samples={samples} must be at least 2")
+        check("WordErrorObjective: samples", samples, Choices)
+        check("WordErrorObjective: interpolation", interpolation, Weight)
         self.tokens, self.samples, self.interpolation = list(tokens), samples, interpolation
         self.objective = ParaformerObjective() if objective is None else objective
 

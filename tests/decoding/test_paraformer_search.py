@@ -133,6 +133,9 @@ def test_a_cold_nucleus_is_the_best_token():
     assert nucleus_of(log_probs, 1.0, 1e-6).argmax(-1).tolist() == log_probs.argmax(-1).tolist()
     assert nucleus_of(log_probs, 0.01, 1.0).max(-1).values.min() > 0.9
     torch.testing.assert_close(nucleus_of(log_probs, 1.0, 1.0), log_probs.exp())
+    coldest = nucleus_of(log_probs.double(), 1e-310, 1.0)
+    assert coldest.max(-1).values.tolist() == [1.0] * 5 and (coldest > 0).sum() == 5
+    assert coldest.argmax(-1).tolist() == log_probs.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +147,7 @@ def test_a_cold_nucleus_is_the_best_token():
         (lambda: ParaformerSamplingSearch(temperature=0), "temperature=0"),
         (lambda: ParaformerSamplingSearch(top_p=1.5), "top_p=1.5"),
         (lambda: ParaformerSamplingSearch(seed=-1), "seed=-1"),
+        (lambda: ParaformerSamplingSearch(seed=2**70), "seed=1180591620717411303424 must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):

@@ -60,9 +60,21 @@ def test_parts_sum_to_the_loss_and_evaluation_is_as_before():
     assert objective.eval()(**outputs)["loss_sum"] == plain.eval()(**outputs)["loss_sum"]
 
 
-def test_one_sample_is_no_choice():
-    with pytest.raises(UserError, match="samples=1 must be at least 2"):
-        WordErrorObjective(TOKENS, samples=1)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"samples": 1},
+        {"samples": 2.5},
+        {"samples": True},
+        {"interpolation": -0.1},
+        {"interpolation": math.inf},
+        {"interpolation": "much"},
+    ],
+)
+def test_one_sample_is_no_choice_and_other_odd_numbers(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(UserError, match=f"WordErrorObjective: {name}={value} must be a"):
+        WordErrorObjective(TOKENS, **settings)
 
 
 def test_texts_are_drawn_as_a_search_writes_them_without_token_0():

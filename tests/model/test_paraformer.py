@@ -175,7 +175,13 @@ def test_the_quantity_teaches_the_predictor_to_count():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"ctc_weight": 1.0}, {"label_smoothing": -0.1}, {"quantity_weight": -1}]
+    "settings",
+    [
+        {"ctc_weight": 1.0},
+        {"label_smoothing": -0.1},
+        {"quantity_weight": -1},
+        {"quantity_weight": float("inf")},
+    ],
 )
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(UserError, match="must be"):

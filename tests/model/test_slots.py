@@ -91,6 +91,12 @@ def test_silence_fires_nothing():
     assert slots.lengths.tolist() == [0] and slots.vectors.shape == (1, 0, 4)
 
 
+@pytest.mark.parametrize("tail", [-0.1, 1.0, float("nan")])
+def test_a_tail_that_fires_alone_or_takes_away_is_refused(tail):
+    with pytest.raises(ValueError, match="tail="):
+        CIFPredictor(4, tail=tail)
+
+
 def test_smoothing_and_noise_are_the_papers():
     predictor = fixed(0.5, smooth=0.8, noise=0.1)
     weights = predictor.weights(torch.zeros(1, 3, 4), torch.tensor([2]))

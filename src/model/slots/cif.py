@@ -77,6 +77,8 @@ class CIFPredictor(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd")
+        if not 0 <= tail < 1:
+            raise ValueError(f"tail={tail} must be at least 0 and below 1, or silence would fire a token")
         self.smooth, self.noise, self.tail = smooth, noise, tail
         self.convolution = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2)
         self.output = nn.Linear(dim, 1)
