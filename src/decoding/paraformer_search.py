@@ -201,9 +201,10 @@ class ParaformerBeamSearch:
             raise UserError(
                 f"ctc_weight={self.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
             )
-        w, log_probs = self.ctc_weight, without_nan(log_probs.double())
+        w, log_probs, judged = self.ctc_weight, without_nan(log_probs.double()), []
         for row, length, hypotheses in zip(log_probs, encoded_lengths, found, strict=True):
             if hypotheses[0].score == NEVER:
+                judged.append(hypotheses)
                 continue
             texts = [
                 torch.tensor(hypothesis.tokens, dtype=torch.long, device=row.device)
@@ -223,5 +224,6 @@ class ParaformerBeamSearch:
                 slots_alone = hypothesis.parts["acoustic"]
                 hypothesis.parts["acoustic"] = (1 - w) * slots_alone - w * loss
                 hypothesis.score += hypothesis.parts["acoustic"] - slots_alone
-            hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
-        return found
+            possible = [hypothesis for hypothesis in hypotheses if hypothesis.score > NEVER]
+            judged.append(sorted(possible, key=lambda hypothesis: -hypothesis.score) or nothing_possible())
+        return judged

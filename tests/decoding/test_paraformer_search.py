@@ -160,3 +160,27 @@ def test_ctc_needs_a_model_that_has_it():
     model.frames = None
     with pytest.raises(UserError, match="needs a model with a CTC layer"):
         ParaformerBeamSearch(2, ctc_weight=0.3)(model, *inputs)
+
+
+def test_texts_that_ctc_finds_impossible_are_in_no_list():
+    """Two frames have room for 'ab', and not for 'aa' (a blank stands between); one frame has for neither."""
+    model, encoded, _ = heard([2, 2], T=2)
+    search = ParaformerBeamSearch(100, 0.3)
+    first, second = search(model, encoded, torch.tensor([2, 1]))
+    assert {tuple(h.tokens) for h in first} == {
+        text for text in product((1, 2, 3), repeat=2) if len({*text}) > 1
+    }
+    assert all(math.isfinite(h.score) for h in first)
+    assert [(h.tokens, h.score, h.parts) for h in second] == [([], -math.inf, {"acoustic": -math.inf})]
+
+
+def test_ctc_hears_a_clip_up_to_its_own_end():
+    model, encoded, _ = heard([3, 2])
+    search = ParaformerBeamSearch(100, 0.4)
+    together = search(model, encoded, torch.tensor([6, 4]))[1]
+    alone = Written(model.log_probs[1:, :2], model.lengths[1:], model.frames[1:, :4])
+    (found,) = search(alone, encoded[1:, :4], torch.tensor([4]))
+    assert [h.tokens for h in together] == [h.tokens for h in found]
+    assert [h.score for h in together] == pytest.approx([h.score for h in found])
+    whole = search(model, encoded, torch.tensor([6, 6]))[1]
+    assert [h.score for h in whole] != pytest.approx([h.score for h in found])
