@@ -67,9 +67,8 @@ def main() -> None:
     log_probs, slots = model.write(encoded, encoded_lengths)
     if slots.counted is not None:
         print(f"weights   sum {float(slots.counted):.2f}: so many tokens were heard")
-    print(
-        f"slots     {list(slots.vectors.shape)}: {int(slots.lengths)} of them, full in frames {slots.times[0].tolist()}"
-    )
+    begun = f"begun in frames {slots.times[0].tolist()}"
+    print(f"slots     {list(slots.vectors.shape)}: {int(slots.lengths)} of them, {begun}")
     print(f"log_probs {list(log_probs.shape)}")
     search = recognizer.search(model, encoded, encoded_lengths)[0][0]
     print(f"tokens    {' '.join(tokens[token] for token in search.tokens)}")

@@ -52,7 +52,7 @@ def nothing_possible() -> list[Hypothesis]:
 
 
 class ParaformerGreedySearch:
-    """The best token of each slot (token 0 aside), all at once; a token's time is the frame that its slot has."""
+    """The best token of each slot (token 0 aside), all at once; a token's time is where its slot begins."""
 
     @torch.inference_mode()
     def __call__(self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> list[list[Hypothesis]]:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.slots.slots import Slots
+from src.model.slots.slots import Slots, first_frame
 from src.utils.masks import valid_positions
+
+LEAST_PART = 1e-6  # of a frame in a slot that it begins; less may be a rounding error of the sums
 
 
 def integrate_and_fire(weights: Tensor, counts: Tensor, slots: int | None = None) -> tuple[Tensor, Tensor]:
@@ -23,24 +25,20 @@ def integrate_and_fire(weights: Tensor, counts: Tensor, slots: int | None = None
         counts: [B] slots of each utterance, at most the sum of its weights.
         slots: U; without it the largest count.
 
-    Returns the parts [B, U, T] (float64; a real slot's row sums to 1) and the frames in which slots are full [B, U].
+    Returns the parts [B, U, T] (float64; a real slot's row sums to 1) and the frames in which slots begin [B, U].
 
     Example: the second frame is split between two slots
         >>> parts, times = integrate_and_fire(torch.tensor([[0.6, 0.9, 0.5]]), torch.tensor([2]))
         >>> parts.round(decimals=3).tolist(), times.tolist()
-        ([[[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]]], [[1, 2]])
+        ([[[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]]], [[0, 1]])
     """
     ends = weights.double().cumsum(1)[:, None]  # [B, 1, T]
     starts = F.pad(ends, (1, -1))
     U = slots if slots is not None else int(counts.max()) if len(counts) else 0
-    # In float64 too: times a float, whole numbers would become float32, in which the tolerance below is nothing.
-    slot = torch.arange(U, dtype=torch.float64, device=weights.device)[:, None]  # [U, 1]
+    slot = torch.arange(U, device=weights.device)[:, None]  # [U, 1]
     parts = ends.clamp(slot, slot + 1) - starts.clamp(slot, slot + 1)
-    real = valid_positions(counts, U)
-    # Sums that were scaled to end at U may fall short by a rounding error.
-    full = ends >= (slot + 1) * (1 - 1e-9)
-    times = torch.where(full.any(2), full.byte().argmax(2), weights.size(1) - 1)
-    return parts * real.unsqueeze(2), times.masked_fill(~real, 0)
+    parts = parts * valid_positions(counts, U).unsqueeze(2)
+    return parts, first_frame(parts > LEAST_PART)
 
 
 class CIFPredictor(nn.Module):
@@ -114,7 +112,7 @@ class CIFPredictor(nn.Module):
             alpha = torch.where(counted[:, None] > 1e-6, alpha, 0.0)
         parts, times = integrate_and_fire(alpha, counts, None if targets is None else targets[0].size(1))
         parts = parts[..., : encoded.size(1)]  # nothing is heard in the tail
-        # A slot that the tail filled ends with its clip, whatever stands beside it.
+        # A slot that (but for rounding) the tail makes alone is at its clip's end, whatever stands beside it.
         times = times.minimum((lengths - 1).clamp_min(0)[:, None])
         vectors = parts.to(encoded.dtype) @ encoded
         return Slots(vectors, counts, parts, times, counted)

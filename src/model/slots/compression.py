@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.ctc_alignment import ctc_alignment
-from src.model.slots.slots import Slots
+from src.model.slots.slots import Slots, first_frame
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
@@ -53,13 +53,8 @@ class CTCCompression(nn.Module):
         belongs = positions[:, None] == torch.arange(U, device=positions.device)[:, None]  # [B, U, T]
         weights = belongs / belongs.sum(2, keepdim=True).clamp_min(1)
         vectors = self.from_posterior(weights.to(log_probs.dtype) @ log_probs.exp())
-        times = (
-            belongs.byte().argmax(2)
-            if belongs.size(2)
-            else belongs.new_zeros(belongs.shape[:2], dtype=torch.long)
-        )
         vectors = vectors * valid_positions(counts, U).unsqueeze(2)
-        return Slots(vectors, counts, weights, times, aligned=targets is not None)
+        return Slots(vectors, counts, weights, first_frame(belongs), aligned=targets is not None)
 
     @staticmethod
     def _most_probable(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
