@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -110,3 +111,23 @@ def test_word_errors_of_a_clip_without_a_frame_count_nothing():
     torch.manual_seed(0)
     found = objective(**outputs(encoded_lengths=torch.tensor([0])))
     assert found["too_short"].all() and found["normalizer"] == 0 and found["loss_sum"] == 0
+
+
+def test_each_slot_is_drawn_from_its_own_chances():
+    """Of many clips, against all pairs of texts by their probabilities."""
+    chances, clips = [[0.9, 0.1], [0.3, 0.7]], 4000  # 'a' and 'b' of each slot, where 'a b' is right
+    texts = list(product((0, 1), repeat=2))
+    probability = [chances[0][one] * chances[1][two] for one, two in texts]
+    errors = [(one != 0) + (two != 1) for one, two in texts]
+    expected = 0.0
+    for i, j in product(range(4), repeat=2):
+        share, mean = probability[i] + probability[j], (errors[i] + errors[j]) / 2
+        risk = sum(probability[k] / share * (errors[k] - mean) for k in (i, j)) if i != j else 0.0
+        expected += probability[i] * probability[j] * risk
+    log_probs = torch.tensor([[0.0, *row, 0.0] for row in chances]).log().expand(clips, 2, 4)
+    torch.manual_seed(0)
+    lengths = torch.full((clips,), 2)
+    risk = WordErrorObjective(TOKENS, samples=2).risk(
+        log_probs, torch.zeros(clips, 2).long(), lengths, ["a b"] * clips
+    )
+    assert risk.item() / clips == pytest.approx(expected, rel=0.05)

@@ -121,6 +121,16 @@ def test_the_second_pass_shows_a_share_of_what_the_first_had_wrong(ratio, writte
         assert replaced[u] or torch.equal(second[0, u], first[0, u])
 
 
+def test_half_of_three_mistakes_is_one_and_padding_is_none():
+    """Everywhere 5 is written: three mistakes of four tokens, and none of two beside padding."""
+    model = paraformer(ratio=0.5).train()
+    with torch.no_grad():
+        model.decoder.output.weight.zero_()
+        model.decoder.output.bias.copy_(nn.functional.one_hot(torch.tensor(5), V) * 9.0)
+    text = torch.tensor([[4, 4, 4, 5], [5, 5, 0, 0]])
+    assert model(FEATURES, FRAMES, text, LENGTHS)["shown"].tolist() == [1, 0]
+
+
 def test_which_places_are_shown_is_drawn_at_random_and_never_padding():
     model, places = paraformer().train(), set()
     seen = recorded(model)
@@ -159,6 +169,30 @@ def test_the_objective_is_the_sum_of_its_parts_worked_by_hand():
         (outputs["first_tokens"] == TOKENS)[0].sum() + (outputs["first_tokens"] == TOKENS)[1, :2].sum()
     )
     assert found["measures"]["first_pass_accuracy"] == right
+
+
+def test_accuracy_is_of_the_first_pass_and_not_of_what_was_shown_right_tokens():
+    right = nn.functional.one_hot(TOKENS, V).float().mul(9).log_softmax(-1)
+    outputs = {"slot_log_probs": right, "encoded_lengths": FRAMES, "tokens": TOKENS, "token_lengths": LENGTHS}
+    first = torch.tensor([[1, 2, 3, 3], [4, 5, 0, 0]])  # 1 and 2, and 5; the zeros are padding
+    assert ParaformerObjective(0)(**outputs, first_tokens=first)["measures"]["first_pass_accuracy"] == 3
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_clip_without_a_frame_takes_no_part_in_the_loss(training):
+    """Its neighbour has the loss that it has alone."""
+    log_probs = torch.randn(2, 4, V, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    first, counted = log_probs[..., 1:].argmax(-1) + 1, torch.tensor([2.5, 0.0])
+    objective = ParaformerObjective(0).train(training)
+
+    def found(clips: int) -> dict:
+        tensors = (log_probs, torch.tensor([5, 0]), TOKENS, LENGTHS, first, counted)
+        return objective(*(tensor[:clips] for tensor in tensors))
+
+    alone, together = found(1), found(2)
+    assert together["too_short"].tolist() == [False, True] and together["normalizer"] == 4
+    torch.testing.assert_close(together["loss_sum"], alone["loss_sum"])
+    assert together["parts"] == alone["parts"] and together["measures"] == alone["measures"]
 
 
 def test_the_quantity_teaches_the_predictor_to_count():

@@ -99,10 +99,8 @@ class CIFPredictor(nn.Module):
         alpha = self.weights(encoded, lengths).double()
         counted = alpha.sum(1)
         if targets is None:
-            has_frames = lengths > 0
-            alpha = F.pad(alpha, (0, 1)).scatter_add(
-                1, lengths[:, None], (self.tail * has_frames).to(alpha)[:, None]
-            )
+            tail = torch.full_like(counted, self.tail)[:, None]
+            alpha = F.pad(alpha, (0, 1)).scatter_add(1, lengths[:, None], tail)
             # What is no number fills a slot that is none either, for the search to see; it would else be silence.
             counts = alpha.sum(1).floor().nan_to_num(1.0).long()
         else:
