@@ -23,7 +23,7 @@ from src.model import ParaformerModel
 from src.recognizer import Recognizer
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError, door
-from src.utils.files import check_output
+from src.utils.files import check_output, written_whole
 from src.utils.plots import Looks, spectrogram_figure
 from src.utils.seeding import addressed_rng
 
@@ -39,7 +39,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of how long each letter sounds")
     parser.add_argument("--out", type=Path, default=Path("outputs/toy.png"), help="the picture")
     arguments = parser.parse_args()
-    check_output(arguments.out, "--out")
+    kind = arguments.out.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UserError(f"--out {arguments.out}: the picture is a .png, .svg or .pdf")
+    sound = arguments.out.with_suffix(".flac")
+    for file in arguments.out, sound:
+        check_output(file)
     text = " ".join("".join(letter for letter in arguments.text.lower() if letter in ALPHABET).split())
     if not text:
         raise UserError(f"--text {arguments.text!r} has no letters; the toy language knows a to z")
@@ -62,22 +67,21 @@ def main() -> None:
     log_probs, slots = model.write(encoded, encoded_lengths)
     if slots.counted is not None:
         print(f"weights   sum {float(slots.counted):.2f}: so many tokens were heard")
-    print(
-        f"slots     {list(slots.vectors.shape)}: {int(slots.lengths)} of them, full in frames {slots.times[0].tolist()}"
-    )
+    begun = f"begun in frames {slots.times[0].tolist()}"
+    print(f"slots     {list(slots.vectors.shape)}: {int(slots.lengths)} of them, {begun}")
     print(f"log_probs {list(log_probs.shape)}")
     search = recognizer.search(model, encoded, encoded_lengths)[0][0]
     print(f"tokens    {' '.join(tokens[token] for token in search.tokens)}")
     print(f"written   {recognizer.text_encoder.decode(search.tokens)!r}")
     looks = Looks(slots.weights[0].numpy(), [tokens[token] for token in search.tokens])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure = spectrogram_figure(
         features[0].numpy(), f"{text}: the frames that make up each slot", looks=looks
     )
-    figure.savefig(arguments.out, dpi=110)
+    with written_whole(arguments.out) as unfinished:
+        figure.savefig(unfinished, format=kind, dpi=110)
     print(f"picture   {arguments.out}")
-    sound = arguments.out.with_suffix(".flac")
-    sound.write_bytes(encode_audio(audio[0].numpy()))
+    with written_whole(sound) as unfinished:
+        unfinished.write_bytes(encode_audio(audio[0].numpy()))
     print(f"sound     {sound}")
 
 

@@ -130,12 +130,14 @@ class _Inspection:
             about = f"the frames of CTC's tokens ({len(parts)} slots)"
         middles = parts @ np.arange(parts.shape[1])
         heard = self._heard(about, slots.times[0].tolist(), middles.tolist())
+        if len(heard.tokens) != len(parts):  # a search writes nothing where a slot has no possible token
+            heard = replace(heard, tokens=["?"] * len(parts))
         weight_name = "weight" if integrates else "1 - P(blank)"
         yield Picture("slots", about, slots_figure(heard, weights, weight_name, parts, integrates))
         if len(parts):
             about = "where the decoder's last layer looks for each slot"
             heads = _array(model.looked(slots, self.encoded, self.lengths)[0])
-            heard = self._heard(about, heard.borders, heard.labels)
+            heard = replace(self._heard(about, heard.borders, heard.labels), tokens=heard.tokens)
             yield Picture("attention", about, heads_figure(heard, heads, heard.tokens))
 
     def _heard(self, about: str, borders: Sequence[float], labels: Sequence[float] | None = None) -> Heard:

@@ -45,7 +45,7 @@ FAMILIES = {
     "attention": LAS,
     "las": LAS,
     "paraformer": PARAFORMER,
-    "word_errors": PARAFORMER,
+    "word_errors": [*PARAFORMER, "model.sampling_ratio=0"],
     "speech_llm": SPEECH_LLM,
     "answer": SPEECH_LLM,
     "chat": SPEECH_LLM,

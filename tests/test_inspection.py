@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import math
+
 import numpy as np
 import pytest
+import torch
 from support.families import recognizer
 
 from src.inspection import inspect_recording
@@ -70,3 +74,16 @@ def test_the_weights_of_a_paraformer_add_up_to_its_slots():
 def test_what_is_too_short_for_a_frame_is_refused():
     with pytest.raises(UserError, match="clip: 1 samples are too short for a frame"):
         inspect_recording(recognizer("ctc"), AUDIO[:1], "clip")
+
+
+@pytest.mark.parametrize("part", ["decoder.output", "encoder"])
+@pytest.mark.parametrize("family", ["cif", "compression"])
+def test_a_recording_of_which_nothing_is_possible_has_pictures_all_the_same(family, part):
+    broken = recognizer(family)
+    with torch.no_grad():
+        for parameter in broken.model.get_submodule(part).parameters():
+            parameter.fill_(math.nan)
+    transcript, pictures = inspect_recording(broken, AUDIO, "clip")
+    assert transcript.text == "" and [p.name for p in pictures][:2] == ["slots", "attention"]
+    for picture in pictures:
+        picture.figure.savefig(io.BytesIO(), format="png")

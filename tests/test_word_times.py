@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from support.families import recognizer
 
 from src.datasets import load_audio
-from src.decoding import AttentionGreedySearch
+from src.decoding import (
+    AttentionGreedySearch,
+    ParaformerBeamSearch,
+    ParaformerGreedySearch,
+    ParaformerSamplingSearch,
+)
 from src.model import LASModel
 from src.model.encoders import MLPEncoder
 from src.model.spellers import LSTMSpeller
@@ -69,3 +75,20 @@ def test_a_recogniser_without_times_takes_those_of_another(demo):
     assert {len(first.words), len(second.words)} == {5, 1}
     with pytest.raises(UserError, match="a LASModel has no CTC layer to align words with"):
         mute.find_words(batch_of([load_audio(CLIPS[0])]), ["a"])
+
+
+@pytest.mark.parametrize(
+    "search", [ParaformerGreedySearch(), ParaformerBeamSearch(4), ParaformerSamplingSearch(4)]
+)
+def test_words_have_the_same_times_alone_and_in_a_batch_and_end_within_the_clip(search):
+    rng, cif = np.random.default_rng(0), recognizer("cif")
+    cif.search = search
+    clips = [(0.1 * rng.standard_normal(n)).astype(np.float32) for n in range(3000, 20000, 613)]
+    together, alone = cif.transcribe(clips, batch_size=100), cif.transcribe(clips, batch_size=1)
+    late = [
+        t.words[-1][2]
+        for t, clip in zip(together, clips, strict=True)
+        if t.words and t.words[-1][2] > len(clip) / 16000 + cif.model.frame_s
+    ]
+    assert not late
+    assert [[w[:3] for w in t.words] for t in together] == [[w[:3] for w in t.words] for t in alone]

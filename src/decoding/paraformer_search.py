@@ -52,7 +52,7 @@ def nothing_possible() -> list[Hypothesis]:
 
 
 class ParaformerGreedySearch:
-    """The best token of each slot (token 0 aside), all at once; a token's time is the frame that its slot has."""
+    """The best token of each slot (token 0 aside), all at once; a token's time is where its slot begins."""
 
     @torch.inference_mode()
     def __call__(self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> list[list[Hypothesis]]:
@@ -91,7 +91,7 @@ class ParaformerSamplingSearch:
         require_count("samples", samples)
         require(is_number(temperature) and temperature > 0, "temperature", temperature, "a number above 0")
         require(is_number(top_p) and 0 < top_p <= 1, "top_p", top_p, "a probability above 0, up to 1")
-        require(is_count(seed, 0), "seed", seed, "a whole number of at least 0")
+        require(is_count(seed, 0) and seed < 2**63, "seed", seed, "a whole number from 0 up to 2**63 - 1")
         self.samples, self.temperature, self.top_p, self.seed = samples, temperature, top_p, seed
 
     @torch.inference_mode()
@@ -128,7 +128,9 @@ def nucleus_of(log_probs: Tensor, temperature: float, top_p: float) -> Tensor:
     >>> nucleus_of(torch.tensor([0.5, 0.3, 0.2]).log(), temperature=1.0, top_p=0.7).tolist()
     [0.625, 0.375, 0.0]
     """
-    probabilities, order = (log_probs / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    # The best one at 0, which no temperature moves: the coldest ones would make all of them -inf.
+    heights = log_probs - log_probs.amax(-1, keepdim=True)
+    probabilities, order = (heights / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
     before = probabilities.cumsum(-1) - probabilities
     kept = probabilities.masked_fill(before >= top_p, 0.0)  # the first one always stays
     return torch.zeros_like(kept).scatter(-1, order, kept / kept.sum(-1, keepdim=True))
@@ -199,9 +201,10 @@ class ParaformerBeamSearch:
             raise UserError(
                 f"ctc_weight={self.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
             )
-        w, log_probs = self.ctc_weight, without_nan(log_probs.double())
+        w, log_probs, judged = self.ctc_weight, without_nan(log_probs.double()), []
         for row, length, hypotheses in zip(log_probs, encoded_lengths, found, strict=True):
             if hypotheses[0].score == NEVER:
+                judged.append(hypotheses)
                 continue
             texts = [
                 torch.tensor(hypothesis.tokens, dtype=torch.long, device=row.device)
@@ -221,5 +224,6 @@ class ParaformerBeamSearch:
                 slots_alone = hypothesis.parts["acoustic"]
                 hypothesis.parts["acoustic"] = (1 - w) * slots_alone - w * loss
                 hypothesis.score += hypothesis.parts["acoustic"] - slots_alone
-            hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
-        return found
+            possible = [hypothesis for hypothesis in hypotheses if hypothesis.score > NEVER]
+            judged.append(sorted(possible, key=lambda hypothesis: -hypothesis.score) or nothing_possible())
+        return judged

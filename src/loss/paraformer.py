@@ -14,7 +14,8 @@ from src.utils.masks import valid_positions
 class ParaformerObjective(nn.Module):
     """w CTC + (1 - w) cross-entropy + |counted - U|, summed (arXiv 2206.08317, eq. 8, with CTC beside it).
 
-    Besides the loss it measures, for nobody to minimise, how many tokens the first pass has right, which saw no target.
+    Besides the loss it measures, for nobody to minimise, how many tokens the first pass has right, which saw nothing of
+    the target but its length. Of a first pass that saw its alignment, too, nothing is measured.
 
     Args:
         ctc_weight: w; 0: no CTC.
@@ -37,17 +38,17 @@ class ParaformerObjective(nn.Module):
     def forward(
         self,
         slot_log_probs: Tensor,
-        first_tokens: Tensor,
         encoded_lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
+        first_tokens: Tensor | None = None,
         counted: Tensor | None = None,
         log_probs: Tensor | None = None,
         log_prob_lengths: Tensor | None = None,
         **batch,
     ) -> dict:
-        """slot_log_probs [B, U, V], first_tokens [B, U], encoded_lengths [B], tokens [B, U], token_lengths [B]; counted
-        [B]; for CTC log_probs [B, T, V], log_prob_lengths [B].
+        """slot_log_probs [B, U, V], encoded_lengths [B], tokens [B, U], token_lengths [B]; where the model has them
+        first_tokens [B, U] and counted [B]; for CTC log_probs [B, T, V], log_prob_lengths [B].
 
         Returns ``loss_sum``, ``normalizer``, ``parts`` and ``too_short`` as ``CTCObjective`` does, and ``measures``.
         """
@@ -64,11 +65,13 @@ class ParaformerObjective(nn.Module):
             parts["quantity"] = quantity.detach()
             loss_sum = loss_sum + quantity
         ctc, part = self.ctc(log_probs, log_prob_lengths, tokens, token_lengths)
-        right = ((first_tokens == tokens) & scored).sum()
+        measures = {}
+        if first_tokens is not None:
+            measures["first_pass_accuracy"] = ((first_tokens == tokens) & scored).sum()
         return {
             "loss_sum": loss_sum + ctc,
             "normalizer": scored.sum(),
             "parts": parts | part,
-            "measures": {"first_pass_accuracy": right},
+            "measures": measures,
             "too_short": too_short,
         }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from src.loss.paraformer import ParaformerObjective
+from src.utils.build import Limits, Weight, check
 from src.utils.errors import UserError
 from src.utils.masks import valid_positions
+
+Choices = Annotated[int, Limits("a whole number of at least 2", lambda value: 2 <= value < 2**31)]
 
 
 class WordErrorObjective(nn.Module):
@@ -25,7 +29,8 @@ class WordErrorObjective(nn.Module):
         interpolation: of ``objective``.
         objective: the one of the training before.
 
-    Raises ``UserError`` for fewer than two samples, which have no better one among them.
+    Raises ``UserError`` for numbers out of range, as fewer than two samples, of which none is better, and for a model
+    with a second pass (``sampling_ratio`` above 0), whose texts are partly the references.
 
     Example:
         >>> objective = WordErrorObjective(["", "▁a", "▁b"], samples=50)
@@ -43,21 +48,34 @@ class WordErrorObjective(nn.Module):
         objective: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if samples < 2:
-            raise UserError(f"WordErrorObjective: samples={samples} must be at least 2")
+        check("WordErrorObjective: samples", samples, Choices)
+        check("WordErrorObjective: interpolation", interpolation, Weight)
         self.tokens, self.samples, self.interpolation = list(tokens), samples, interpolation
         self.objective = ParaformerObjective() if objective is None else objective
 
     def forward(
-        self, slot_log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: list[str], **batch
+        self,
+        slot_log_probs: Tensor,
+        tokens: Tensor,
+        token_lengths: Tensor,
+        text: list[str],
+        shown: Tensor | None = None,
+        **batch,
     ) -> dict:
-        """What ``ParaformerObjective`` takes, and the references; returns what it does."""
+        """What ``ParaformerObjective`` takes, the references, what a second pass was shown; returns what it does."""
+        if shown is not None:
+            raise UserError(
+                "WordErrorObjective draws texts from what no right token was shown to, as a search does; set "
+                "model.sampling_ratio=0"
+            )
         before = self.objective(
             slot_log_probs=slot_log_probs, tokens=tokens, token_lengths=token_lengths, **batch
         )
         if not self.training:
             return before
-        risk = self.risk(slot_log_probs, tokens, token_lengths, text)
+        # Of a clip without a frame only the empty text is drawn, which is no risk.
+        written = token_lengths.masked_fill(before["too_short"], 0)
+        risk = self.risk(slot_log_probs, tokens, written, text)
         parts = {name: self.interpolation * value for name, value in before["parts"].items()}
         return {
             **before,
@@ -67,16 +85,18 @@ class WordErrorObjective(nn.Module):
 
     def risk(self, log_probs: Tensor, tokens: Tensor, token_lengths: Tensor, text: Sequence[str]) -> Tensor:
         """log_probs [B, U, V], token_lengths [B], references -> the sum over clips of sum p (W - mean W)."""
-        B, U, V = log_probs.shape
+        B, U, _ = log_probs.shape
         real = valid_positions(token_lengths, U)
         if not U:
             return log_probs.sum()
-        chances = log_probs.detach().float().exp()
-        drawn = (
-            chances.view(B * U, V).multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
-        )
+        # As in a search, token 0 is never written.
+        chances = log_probs[..., 1:].detach().float().softmax(-1).flatten(0, 1)
+        # What is no number has no chances, and makes the loss none either: the trainer drops such a step.
+        chances = chances.nan_to_num(1.0)
+        drawn = 1 + chances.multinomial(self.samples, replacement=True).view(B, U, -1).transpose(1, 2)
         drawn = drawn.masked_fill(~real[:, None], 0)  # [B, N, U]
-        scores = (log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2) * real[:, None]).sum(2)
+        scores = log_probs.gather(2, drawn.transpose(1, 2)).transpose(1, 2)
+        scores = scores.masked_fill(~real[:, None], 0.0).sum(2)
         # A text that was drawn before counts once.
         same = (drawn[:, :, None] == drawn[:, None]).all(3).tril(-1).any(2)
         p = scores.masked_fill(same, float("-inf")).softmax(1)

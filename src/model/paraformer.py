@@ -17,7 +17,8 @@ class ParaformerModel(SpeechModelWithCTC):
     In training the decoder passes twice. What it gets wrong in the first pass, which has no gradient, decides how many
     slots show the right token in the second (glancing): ``floor(wrong * sampling_ratio)`` of them, drawn at random. So
     it learns to lean on neighbours that are right, without ever being told what it already hears. Evaluation has the
-    first pass alone, in which no target is seen.
+    first pass alone, in which nothing of a target is seen but its length; by a predictor that aligns the target
+    (``CTCCompression``) its alignment, too, so that only a search says what such a model hears.
 
     Args:
         frontend: audio -> features.
@@ -68,8 +69,9 @@ class ParaformerModel(SpeechModelWithCTC):
         """features [B, T, F], and for the objective tokens [B, U] and their lengths [B] -> by name:
 
         encoded [B, T', D], encoded_lengths [B]; with tokens slot_log_probs [B, U, V] (float32), first_tokens [B, U]
-        (what the first pass wrote) and, from a predictor that counts, counted [B]; and with a CTC layer
-        log_probs [B, T', V] and log_prob_lengths [B].
+        (what the first pass wrote, unless its slots are an alignment of the tokens), where there is a second pass
+        shown [B] (how many right tokens it was shown) and, from a predictor that counts, counted [B]; and with a CTC
+        layer log_probs [B, T', V] and log_prob_lengths [B].
         """
         encoded, encoded_lengths = self.encode(features, feature_lengths)
         outputs = {"encoded": encoded, "encoded_lengths": encoded_lengths}
@@ -83,24 +85,28 @@ class ParaformerModel(SpeechModelWithCTC):
             glances = self.training and self.sampling_ratio > 0
             with torch.set_grad_enabled(torch.is_grad_enabled() and not glances):
                 logits = self.decoder(vectors, *inputs)
-            outputs["first_tokens"] = logits[..., 1:].argmax(-1) + 1
+            written = logits[..., 1:].argmax(-1) + 1
+            if not slots.aligned:
+                outputs["first_tokens"] = written
             if glances:
-                vectors = self._glanced(vectors, outputs["first_tokens"], tokens, token_lengths)
+                vectors, outputs["shown"] = self._glanced(vectors, written, tokens, token_lengths)
                 logits = self.decoder(vectors, *inputs)
             outputs["slot_log_probs"] = logits.float().log_softmax(-1)
             if slots.counted is not None:
                 outputs["counted"] = slots.counted
         return outputs
 
-    def _glanced(self, vectors: Tensor, written: Tensor, tokens: Tensor, token_lengths: Tensor) -> Tensor:
-        """vectors [B, U, D] with the right token's embedding in some places, by what was written [B, U]."""
+    def _glanced(
+        self, vectors: Tensor, written: Tensor, tokens: Tensor, token_lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """vectors [B, U, D] with the right token's embedding in some places, by what was written [B, U]; and in how
+        many [B]."""
         real = valid_positions(token_lengths, tokens.size(1))
         wrong = ((written != tokens) & real).sum(1)
-        shown = (wrong * self.sampling_ratio).floor().long()[:, None]
+        shown = (wrong * self.sampling_ratio).floor().long()
         order = torch.rand(tokens.shape, device=tokens.device).masked_fill(~real, 2.0).argsort(1).argsort(1)
-        return torch.where(
-            (order < shown).unsqueeze(2), self.decoder.embedding(tokens).to(vectors.dtype), vectors
-        )
+        here = (order < shown[:, None]).unsqueeze(2)
+        return torch.where(here, self.decoder.embedding(tokens).to(vectors.dtype), vectors), shown
 
     def write(self, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Tensor, Slots]:
         """encoded [B, T', D], encoded_lengths [B] -> log_probs [B, U, V] (float32) of each slot, and the slots."""

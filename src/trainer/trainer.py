@@ -204,6 +204,10 @@ class Trainer:
             self._optimizer_step(list(itertools.islice(batches, own)))
             self.position = start + size
             if self.position >= len(sampler):
+                if self.empty_steps >= -(-len(sampler) // self.step_size):  # all of this epoch's
+                    raise UserError(
+                        "none of the training clips could be used; the lines above name each and its reason"
+                    )
                 self.epoch, self.position = self.epoch + 1, 0
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
@@ -233,10 +237,6 @@ class Trainer:
             report = self.optimization.run(group, self.steps)
         self.reporter.note_neighbours(self.device, self.thread_time)
         self.empty_steps = 0 if report.normalizer else self.empty_steps + 1
-        if self.empty_steps >= self.steps_per_epoch:
-            raise UserError(
-                "none of the training clips could be used; the lines above name each and its reason"
-            )
         # A dropped step moves the schedule too, so that the rate is a function of the step alone.
         self.steps += 1
         self.move_schedule(self.steps)

@@ -49,6 +49,7 @@ Text = Annotated[str, Limits("a text that is not empty (a number in quotes: key=
 Whole = Annotated[int, Limits("a whole number of at least 0", lambda value: 0 <= value < 2**63)]
 Count = Annotated[int, Limits("a whole number of at least 1", lambda value: 1 <= value < 2**63)]
 Positive = Annotated[float, Limits("a number above 0", lambda value: 0 < value < math.inf)]
+Weight = Annotated[float, Limits("a number of at least 0", lambda value: 0 <= value < math.inf)]
 Flag = Annotated[bool, Limits("true or false")]
 Share = Annotated[float, Limits("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 PartOfOne = Annotated[float, Limits("a number from 0 up to (not including) 1", lambda value: 0 <= value < 1)]

@@ -129,10 +129,13 @@ def test_samples_are_reproducible_different_and_sorted():
 
 
 def test_a_cold_nucleus_is_the_best_token():
-    log_probs = torch.randn(5, 9).log_softmax(-1)
+    log_probs = torch.randn(5, 9, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     assert nucleus_of(log_probs, 1.0, 1e-6).argmax(-1).tolist() == log_probs.argmax(-1).tolist()
     assert nucleus_of(log_probs, 0.01, 1.0).max(-1).values.min() > 0.9
     torch.testing.assert_close(nucleus_of(log_probs, 1.0, 1.0), log_probs.exp())
+    coldest = nucleus_of(log_probs.double(), 1e-310, 1.0)
+    assert coldest.max(-1).values.tolist() == [1.0] * 5 and (coldest > 0).sum() == 5
+    assert coldest.argmax(-1).tolist() == log_probs.argmax(-1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +147,7 @@ def test_a_cold_nucleus_is_the_best_token():
         (lambda: ParaformerSamplingSearch(temperature=0), "temperature=0"),
         (lambda: ParaformerSamplingSearch(top_p=1.5), "top_p=1.5"),
         (lambda: ParaformerSamplingSearch(seed=-1), "seed=-1"),
+        (lambda: ParaformerSamplingSearch(seed=2**70), "seed=1180591620717411303424 must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(make, message):
@@ -156,3 +160,27 @@ def test_ctc_needs_a_model_that_has_it():
     model.frames = None
     with pytest.raises(UserError, match="needs a model with a CTC layer"):
         ParaformerBeamSearch(2, ctc_weight=0.3)(model, *inputs)
+
+
+def test_texts_that_ctc_finds_impossible_are_in_no_list():
+    """Two frames have room for 'ab', and not for 'aa' (a blank stands between); one frame has for neither."""
+    model, encoded, _ = heard([2, 2], T=2)
+    search = ParaformerBeamSearch(100, 0.3)
+    first, second = search(model, encoded, torch.tensor([2, 1]))
+    assert {tuple(h.tokens) for h in first} == {
+        text for text in product((1, 2, 3), repeat=2) if len({*text}) > 1
+    }
+    assert all(math.isfinite(h.score) for h in first)
+    assert [(h.tokens, h.score, h.parts) for h in second] == [([], -math.inf, {"acoustic": -math.inf})]
+
+
+def test_ctc_hears_a_clip_up_to_its_own_end():
+    model, encoded, _ = heard([3, 2])
+    search = ParaformerBeamSearch(100, 0.4)
+    together = search(model, encoded, torch.tensor([6, 4]))[1]
+    alone = Written(model.log_probs[1:, :2], model.lengths[1:], model.frames[1:, :4])
+    (found,) = search(alone, encoded[1:, :4], torch.tensor([4]))
+    assert [h.tokens for h in together] == [h.tokens for h in found]
+    assert [h.score for h in together] == pytest.approx([h.score for h in found])
+    whole = search(model, encoded, torch.tensor([6, 6]))[1]
+    assert [h.score for h in whole] != pytest.approx([h.score for h in found])

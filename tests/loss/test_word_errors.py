@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
@@ -60,6 +61,73 @@ def test_parts_sum_to_the_loss_and_evaluation_is_as_before():
     assert objective.eval()(**outputs)["loss_sum"] == plain.eval()(**outputs)["loss_sum"]
 
 
-def test_one_sample_is_no_choice():
-    with pytest.raises(UserError, match="samples=1 must be at least 2"):
-        WordErrorObjective(TOKENS, samples=1)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"samples": 1},
+        {"samples": 2.5},
+        {"samples": True},
+        {"interpolation": -0.1},
+        {"interpolation": math.inf},
+        {"interpolation": "much"},
+    ],
+)
+def test_one_sample_is_no_choice_and_other_odd_numbers(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(UserError, match=f"WordErrorObjective: {name}={value} must be a"):
+        WordErrorObjective(TOKENS, **settings)
+
+
+def test_texts_are_drawn_as_a_search_writes_them_without_token_0():
+    """'a' 0.3, 'b' 0.1, token 0 0.6, which no search writes: 0.75 and 0.25 are left."""
+    log_probs = torch.tensor([[[0.6, 0.3, 0.1, 0.0]]]).log()
+    torch.manual_seed(0)
+    risk = WordErrorObjective(TOKENS, samples=60).risk(
+        log_probs, torch.tensor([[1]]), torch.tensor([1]), ["a"]
+    )
+    assert risk.item() == pytest.approx(0.75 * (0 - 0.5) + 0.25 * (1 - 0.5))
+
+
+def outputs(**changed) -> dict:
+    usual = {
+        "slot_log_probs": torch.randn(1, 2, 4).log_softmax(-1),
+        "first_tokens": torch.ones(1, 2, dtype=torch.long),
+        "encoded_lengths": torch.tensor([9]),
+        "tokens": torch.tensor([[1, 2]]),
+        "token_lengths": torch.tensor([2]),
+        "text": ["a b"],
+    }
+    return usual | changed
+
+
+def test_word_errors_of_what_is_no_number_are_a_bad_step_and_no_crash():
+    """The trainer drops a step whose loss is NaN and names the clips; multinomial throws before it can."""
+    objective = WordErrorObjective(TOKENS, objective=ParaformerObjective(0)).train()
+    assert not objective(**outputs(slot_log_probs=torch.full((1, 2, 4), math.nan)))["loss_sum"].isfinite()
+
+
+def test_word_errors_of_a_clip_without_a_frame_count_nothing():
+    objective = WordErrorObjective(TOKENS, samples=8, objective=ParaformerObjective(0)).train()
+    torch.manual_seed(0)
+    found = objective(**outputs(encoded_lengths=torch.tensor([0])))
+    assert found["too_short"].all() and found["normalizer"] == 0 and found["loss_sum"] == 0
+
+
+def test_each_slot_is_drawn_from_its_own_chances():
+    """Of many clips, against all pairs of texts by their probabilities."""
+    chances, clips = [[0.9, 0.1], [0.3, 0.7]], 4000  # 'a' and 'b' of each slot, where 'a b' is right
+    texts = list(product((0, 1), repeat=2))
+    probability = [chances[0][one] * chances[1][two] for one, two in texts]
+    errors = [(one != 0) + (two != 1) for one, two in texts]
+    expected = 0.0
+    for i, j in product(range(4), repeat=2):
+        share, mean = probability[i] + probability[j], (errors[i] + errors[j]) / 2
+        risk = sum(probability[k] / share * (errors[k] - mean) for k in (i, j)) if i != j else 0.0
+        expected += probability[i] * probability[j] * risk
+    log_probs = torch.tensor([[0.0, *row, 0.0] for row in chances]).log().expand(clips, 2, 4)
+    torch.manual_seed(0)
+    lengths = torch.full((clips,), 2)
+    risk = WordErrorObjective(TOKENS, samples=2).risk(
+        log_probs, torch.zeros(clips, 2).long(), lengths, ["a b"] * clips
+    )
+    assert risk.item() / clips == pytest.approx(expected, rel=0.05)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.loss import ParaformerObjective
+from src.loss import ParaformerObjective, WordErrorObjective
 from src.model import ParaformerModel, ParallelDecoder
 from src.model.encoders import MLPEncoder
 from src.model.slots import CIFPredictor, CTCCompression
@@ -77,6 +77,19 @@ def test_in_evaluation_no_target_is_seen():
     torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_where_an_alignment_of_the_target_was_seen_no_accuracy_is_measured(training):
+    """Any two texts of a length get other answers, in evaluation, too; a search is told nothing."""
+    model = paraformer("compression").train(training)
+    outputs = model(FEATURES, FRAMES, TOKENS, LENGTHS)
+    objective = ParaformerObjective().train(training)
+    assert "first_tokens" not in outputs
+    assert objective(**outputs, tokens=TOKENS, token_lengths=LENGTHS)["measures"] == {}
+    other = model(FEATURES, FRAMES, TOKENS % 6 + 1, LENGTHS)["slot_log_probs"]
+    assert (outputs["slot_log_probs"] - other).abs().max() > 1e-3
+    assert not model.write(*model.encode(FEATURES, FRAMES))[1].aligned
+
+
 def recorded(model: ParaformerModel) -> list[torch.Tensor]:
     """What the decoder is given, pass by pass."""
     seen: list[torch.Tensor] = []
@@ -98,6 +111,7 @@ def test_the_second_pass_shows_a_share_of_what_the_first_had_wrong(ratio, writte
         )
     seen = recorded(model)
     outputs = model(FEATURES[:1], FRAMES[:1], text, torch.tensor([4]))
+    assert outputs["shown"].tolist() == [shown]
     assert outputs["first_tokens"].tolist() == [[4 if written == "right" else 5] * 4]
     first, second = seen
     embedding = model.decoder.embedding(text)
@@ -105,6 +119,16 @@ def test_the_second_pass_shows_a_share_of_what_the_first_had_wrong(ratio, writte
     assert sum(replaced) == shown
     for u in range(4):
         assert replaced[u] or torch.equal(second[0, u], first[0, u])
+
+
+def test_half_of_three_mistakes_is_one_and_padding_is_none():
+    """Everywhere 5 is written: three mistakes of four tokens, and none of two beside padding."""
+    model = paraformer(ratio=0.5).train()
+    with torch.no_grad():
+        model.decoder.output.weight.zero_()
+        model.decoder.output.bias.copy_(nn.functional.one_hot(torch.tensor(5), V) * 9.0)
+    text = torch.tensor([[4, 4, 4, 5], [5, 5, 0, 0]])
+    assert model(FEATURES, FRAMES, text, LENGTHS)["shown"].tolist() == [1, 0]
 
 
 def test_which_places_are_shown_is_drawn_at_random_and_never_padding():
@@ -147,6 +171,30 @@ def test_the_objective_is_the_sum_of_its_parts_worked_by_hand():
     assert found["measures"]["first_pass_accuracy"] == right
 
 
+def test_accuracy_is_of_the_first_pass_and_not_of_what_was_shown_right_tokens():
+    right = nn.functional.one_hot(TOKENS, V).float().mul(9).log_softmax(-1)
+    outputs = {"slot_log_probs": right, "encoded_lengths": FRAMES, "tokens": TOKENS, "token_lengths": LENGTHS}
+    first = torch.tensor([[1, 2, 3, 3], [4, 5, 0, 0]])  # 1 and 2, and 5; the zeros are padding
+    assert ParaformerObjective(0)(**outputs, first_tokens=first)["measures"]["first_pass_accuracy"] == 3
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_clip_without_a_frame_takes_no_part_in_the_loss(training):
+    """Its neighbour has the loss that it has alone."""
+    log_probs = torch.randn(2, 4, V, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    first, counted = log_probs[..., 1:].argmax(-1) + 1, torch.tensor([2.5, 0.0])
+    objective = ParaformerObjective(0).train(training)
+
+    def found(clips: int) -> dict:
+        tensors = (log_probs, torch.tensor([5, 0]), TOKENS, LENGTHS, first, counted)
+        return objective(*(tensor[:clips] for tensor in tensors))
+
+    alone, together = found(1), found(2)
+    assert together["too_short"].tolist() == [False, True] and together["normalizer"] == 4
+    torch.testing.assert_close(together["loss_sum"], alone["loss_sum"])
+    assert together["parts"] == alone["parts"] and together["measures"] == alone["measures"]
+
+
 def test_the_quantity_teaches_the_predictor_to_count():
     model = paraformer()
     objective = ParaformerObjective(ctc_weight=0, quantity_weight=1.0)
@@ -161,8 +209,32 @@ def test_the_quantity_teaches_the_predictor_to_count():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"ctc_weight": 1.0}, {"label_smoothing": -0.1}, {"quantity_weight": -1}]
+    "settings",
+    [
+        {"ctc_weight": 1.0},
+        {"label_smoothing": -0.1},
+        {"quantity_weight": -1},
+        {"quantity_weight": float("inf")},
+    ],
 )
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(UserError, match="must be"):
         ParaformerObjective(**settings)
+
+
+def test_word_errors_are_of_texts_that_no_right_token_was_shown_to():
+    objective = WordErrorObjective([""] * V, objective=ParaformerObjective(0)).train()
+    batch = {"tokens": TOKENS, "token_lengths": LENGTHS, "text": ["a b", "c"]}
+    with pytest.raises(UserError, match="sampling_ratio=0"):
+        objective(**paraformer(ratio=0.1).train()(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)
+    for model in paraformer(ratio=0.0).train(), paraformer(ratio=0.1).eval():
+        assert objective(**model(FEATURES, FRAMES, TOKENS, LENGTHS), **batch)["loss_sum"].isfinite()
+
+
+def test_a_compression_without_ctc_is_refused_in_one_line():
+    model = paraformer("compression")
+    model.ctc_head = None
+    with pytest.raises(UserError, match="model.ctc=true"):
+        model(FEATURES, FRAMES, TOKENS, LENGTHS)
+    with pytest.raises(UserError, match="model.ctc=true"):
+        model.write(*model.encode(FEATURES, FRAMES))

@@ -23,9 +23,16 @@ def test_closed_form_is_the_loop(data):
     weights = torch.tensor([data.draw(st.lists(weight, min_size=T, max_size=T))], dtype=torch.float64)
     count = int(weights.sum() + 1e-9)
     parts, times = integrate_and_fire(weights, torch.tensor([count]))
-    expected, expected_times = fire_by_loop(weights[0].tolist(), count)
+    expected = fire_by_loop(weights[0].tolist(), count)
     assert parts[0].tolist() == [pytest.approx(row, abs=1e-7) for row in expected]
-    assert times[0].tolist() == expected_times
+    for row, time in zip(expected, times[0].tolist(), strict=True):  # it begins there, and not before
+        assert row[time] > 0.9e-6 and max(row[:time], default=0) < 1.1e-6
+
+
+@pytest.mark.parametrize("first", [0.9999999999999998, 1.0, 1.0000000000000002])
+def test_no_slot_begins_in_a_rounding_error(first):
+    weights = torch.tensor([[first, 0.0, 1.0, 0.6, 0.4]], dtype=torch.float64)
+    assert integrate_and_fire(weights, torch.tensor([3]))[1].tolist() == [[0, 2, 3]]
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,15 +73,30 @@ def test_a_search_has_a_slot_for_every_full_one_and_the_tail_helps_the_last():
     ]  # 3.0 (float32: a bit above), 2.1
     slots = fixed(0.25, tail=0.45)(encoded, lengths)  # 2.5 + 0.45, 1.75 + 0.45, nothing
     assert slots.lengths.tolist() == [2, 2, 0]
-    assert slots.times[:, -1].tolist() == [7, 7, 0]
+    assert slots.times.tolist() == [[0, 4], [0, 4], [0, 0]]  # four frames a slot
     torch.testing.assert_close(slots.counted, torch.tensor([2.5, 1.75, 0.0]).double(), rtol=0, atol=1e-6)
     # The second slot of the second clip is three frames and the tail, in which nothing is heard.
     torch.testing.assert_close(slots.weights[1, 1, 4:7].sum().item(), 0.75, rtol=0, atol=1e-6)
 
 
+def test_a_token_that_the_tail_filled_is_within_its_clip():
+    """A frame of 1 + 2e-7, and a tail that makes the second slot but for these 2e-7."""
+    encoded, lengths = torch.randn(2, 10, 4), torch.tensor([10, 1])
+    predictor = fixed(0.5, smooth=2 + 4e-7, tail=1 - 1e-7)
+    alone, together = predictor(encoded[1:, :1], lengths[1:]), predictor(encoded, lengths)
+    assert alone.times.tolist() == [[0, 0]] and together.lengths[1] == 2
+    assert together.times[1].tolist()[:2] == [0, 0]
+
+
 def test_silence_fires_nothing():
     slots = fixed(1e-6)(torch.zeros(1, 100, 4), torch.tensor([100]))
     assert slots.lengths.tolist() == [0] and slots.vectors.shape == (1, 0, 4)
+
+
+@pytest.mark.parametrize("tail", [-0.1, 1.0, float("nan")])
+def test_a_tail_that_fires_alone_or_takes_away_is_refused(tail):
+    with pytest.raises(ValueError, match="tail="):
+        CIFPredictor(4, tail=tail)
 
 
 def test_smoothing_and_noise_are_the_papers():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def fire_by_loop(weights: list[float], count: int) -> tuple[list[list[float]], list[int]]:
-    """Weights of T frames -> for each of ``count`` slots the parts of the frames [U][T], and which one filled it."""
-    parts, times = [], []
+def fire_by_loop(weights: list[float], count: int) -> list[list[float]]:
+    """Weights of T frames -> for each of ``count`` slots the parts of the frames [U][T]."""
+    parts = []
     current, full = [0.0] * len(weights), 0.0
     for t, weight in enumerate(weights):
         left = weight
@@ -13,8 +13,7 @@ def fire_by_loop(weights: list[float], count: int) -> tuple[list[list[float]], l
             current[t] += 1 - full
             left -= 1 - full
             parts.append(current)
-            times.append(t)
             current, full = [0.0] * len(weights), 0.0
         current[t] += left
         full += left
-    return parts, times
+    return parts

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from src.checkpoint import Checkpoint
@@ -440,3 +441,32 @@ def test_texts_as_a_dev_set_are_noticed_before_training(make_trainer):
 def test_patience_needs_a_dev_set(make_trainer):
     with pytest.raises(UserError, match="trainer.patience=3 needs a dev set"):
         make_trainer("trainer.patience=3", "datasets.dev=null")
+
+
+def two_clips(folder: Path, *texts: str) -> list[str]:
+    """Settings of a run on a clip of 2 s and one of 0.2 s that say these, one a batch."""
+    for part in "audio", "transcriptions":
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, seconds, text in zip(("good", "short"), (2.0, 0.2), texts, strict=True):
+        audio = 0.1 * rng.standard_normal(int(16000 * seconds))
+        soundfile.write(folder / "audio" / f"{name}.flac", audio, 16000)
+        (folder / "transcriptions" / f"{name}.txt").write_text(text, encoding="utf-8")
+    where = f"datasets.train={{_target_: src.datasets.CustomDirDataset, data_dir: {folder}}}"
+    return [where, "datasets.dev=null", "batching.batch_size=1"]
+
+
+def test_one_clip_of_two_that_cannot_be_used_stops_no_run(make_trainer, tmp_path):
+    """A batch that is last in one epoch and first in the next: two empty steps in a row, of two an epoch."""
+    settings = two_clips(tmp_path / "corpus", "a b", "far too many words for a fifth of it")
+    trainer = make_trainer(*settings, "trainer.max_steps=16")
+    trainer.run()
+    assert trainer.steps == 16
+
+
+def test_a_whole_epoch_without_a_usable_clip_stops_the_run(make_trainer, tmp_path):
+    settings = two_clips(tmp_path / "corpus", "far too many words for two " * 9, "and for a fifth of it")
+    trainer = make_trainer(*settings, "trainer.max_steps=16")
+    with pytest.raises(UserError, match="none of the training clips could be used"):
+        trainer.run()
+    assert trainer.steps == 2

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.model.slots.slots import Slots
+from src.model.slots.slots import Slots, first_frame
 from src.utils.masks import valid_positions
+
+LEAST_PART = 1e-6  # of a frame in a slot that it begins; less may be a rounding error of the sums
 
 
 def integrate_and_fire(weights: Tensor, counts: Tensor, slots: int | None = None) -> tuple[Tensor, Tensor]:
@@ -23,24 +25,20 @@ def integrate_and_fire(weights: Tensor, counts: Tensor, slots: int | None = None
         counts: [B] slots of each utterance, at most the sum of its weights.
         slots: U; without it the largest count.
 
-    Returns the parts [B, U, T] (float64; a real slot's row sums to 1) and the frames in which slots are full [B, U].
+    Returns the parts [B, U, T] (float64; a real slot's row sums to 1) and the frames in which slots begin [B, U].
 
     Example: the second frame is split between two slots
         >>> parts, times = integrate_and_fire(torch.tensor([[0.6, 0.9, 0.5]]), torch.tensor([2]))
         >>> parts.round(decimals=3).tolist(), times.tolist()
-        ([[[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]]], [[1, 2]])
+        ([[[0.6, 0.4, 0.0], [0.0, 0.5, 0.5]]], [[0, 1]])
     """
     ends = weights.double().cumsum(1)[:, None]  # [B, 1, T]
     starts = F.pad(ends, (1, -1))
     U = slots if slots is not None else int(counts.max()) if len(counts) else 0
     slot = torch.arange(U, device=weights.device)[:, None]  # [U, 1]
     parts = ends.clamp(slot, slot + 1) - starts.clamp(slot, slot + 1)
-    real = valid_positions(counts, U)
-    full = ends >= (slot + 1) * (
-        1 - 1e-9
-    )  # sums that were scaled to end at U may fall short by a rounding error
-    times = torch.where(full.any(2), full.byte().argmax(2), weights.size(1) - 1)
-    return parts * real.unsqueeze(2), times.masked_fill(~real, 0)
+    parts = parts * valid_positions(counts, U).unsqueeze(2)
+    return parts, first_frame(parts > LEAST_PART)
 
 
 class CIFPredictor(nn.Module):
@@ -77,6 +75,8 @@ class CIFPredictor(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size} must be odd")
+        if not 0 <= tail < 1:
+            raise ValueError(f"tail={tail} must be at least 0 and below 1, or silence would fire a token")
         self.smooth, self.noise, self.tail = smooth, noise, tail
         self.convolution = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2)
         self.output = nn.Linear(dim, 1)
@@ -99,10 +99,8 @@ class CIFPredictor(nn.Module):
         alpha = self.weights(encoded, lengths).double()
         counted = alpha.sum(1)
         if targets is None:
-            has_frames = lengths > 0
-            alpha = F.pad(alpha, (0, 1)).scatter_add(
-                1, lengths[:, None], (self.tail * has_frames).to(alpha)[:, None]
-            )
+            tail = torch.full_like(counted, self.tail)[:, None]
+            alpha = F.pad(alpha, (0, 1)).scatter_add(1, lengths[:, None], tail)
             # What is no number fills a slot that is none either, for the search to see; it would else be silence.
             counts = alpha.sum(1).floor().nan_to_num(1.0).long()
         else:
@@ -112,6 +110,7 @@ class CIFPredictor(nn.Module):
             alpha = torch.where(counted[:, None] > 1e-6, alpha, 0.0)
         parts, times = integrate_and_fire(alpha, counts, None if targets is None else targets[0].size(1))
         parts = parts[..., : encoded.size(1)]  # nothing is heard in the tail
-        times = times.clamp(max=encoded.size(1) - 1)
+        # A slot that (but for rounding) the tail makes alone is at its clip's end, whatever stands beside it.
+        times = times.minimum((lengths - 1).clamp_min(0)[:, None])
         vectors = parts.to(encoded.dtype) @ encoded
         return Slots(vectors, counts, parts, times, counted)

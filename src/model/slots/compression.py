@@ -7,15 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.ctc_alignment import ctc_alignment
-from src.model.slots.slots import Slots
+from src.model.slots.slots import Slots, first_frame
+from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
 
 class CTCCompression(nn.Module):
     """A slot is the mean posterior of the frames of its token, through a linear layer.
 
-    In training the path is the best alignment of the text (Viterbi), in a search the most probable token of each frame;
-    blanks fall out. English word pieces suit it better than CIF, which has to count them by ear.
+    Given a text the path is its best alignment (Viterbi), in a search the most probable token of each frame; blanks
+    fall out. English word pieces suit it better than CIF, which has to count them by ear. An alignment has seen the
+    text (``Slots.aligned``): what is written in its slots is no measure of what is heard, and a search is.
 
     Args:
         dim: of the slots, D.
@@ -39,9 +41,9 @@ class CTCCompression(nn.Module):
         log_probs: Tensor | None = None,
         targets: tuple[Tensor, Tensor] | None = None,
     ) -> Slots:
-        """As ``SlotPredictor`` has it; ``log_probs`` must be there."""
+        """As ``SlotPredictor`` has it; raises ``UserError`` without ``log_probs``."""
         if log_probs is None:
-            raise ValueError("CTCCompression needs a CTC layer: ctc: true in the model")
+            raise UserError("CTCCompression makes slots of what a CTC layer hears; set model.ctc=true")
         if targets is None:
             positions, counts = self._most_probable(log_probs, lengths)
         else:
@@ -51,12 +53,8 @@ class CTCCompression(nn.Module):
         belongs = positions[:, None] == torch.arange(U, device=positions.device)[:, None]  # [B, U, T]
         weights = belongs / belongs.sum(2, keepdim=True).clamp_min(1)
         vectors = self.from_posterior(weights.to(log_probs.dtype) @ log_probs.exp())
-        times = (
-            belongs.byte().argmax(2)
-            if belongs.size(2)
-            else belongs.new_zeros(belongs.shape[:2], dtype=torch.long)
-        )
-        return Slots(vectors * valid_positions(counts, U).unsqueeze(2), counts, weights, times)
+        vectors = vectors * valid_positions(counts, U).unsqueeze(2)
+        return Slots(vectors, counts, weights, first_frame(belongs), aligned=targets is not None)
 
     @staticmethod
     def _most_probable(log_probs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

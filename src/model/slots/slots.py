@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+
+def first_frame(belongs: Tensor) -> Tensor:
+    """Whether a frame is part of a slot [B, U, T] -> the first one of each slot [B, U], 0 where there is none."""
+    if not belongs.size(2):
+        return belongs.new_zeros(belongs.shape[:2], dtype=torch.long)
+    return belongs.byte().argmax(2)
 
 
 @dataclass
@@ -18,10 +26,11 @@ class Slots:
     vectors: Tensor  # [B, U, D]
     lengths: Tensor  # [B] how many slots are real
     weights: Tensor  # [B, U, T]
-    times: Tensor  # [B, U] the frame of each slot
-    counted: Tensor | None = (
-        None  # [B] how many tokens the predictor heard, a real number that training corrects
-    )
+    times: Tensor  # [B, U] the frame in which each slot begins: the first one that it is made of
+    # [B] how many tokens the predictor heard, a real number that training corrects
+    counted: Tensor | None = None
+    # Whether an alignment of the targets says where they are: then they have been seen, and more than their number.
+    aligned: bool = False
 
 
 class SlotPredictor(Protocol):
