@@ -53,7 +53,6 @@ Weight = Annotated[float, Limits("a number of at least 0", lambda value: 0 <= va
 Flag = Annotated[bool, Limits("true or false")]
 Share = Annotated[float, Limits("a number from 0 to 1", lambda value: 0 <= value <= 1)]
 PartOfOne = Annotated[float, Limits("a number from 0 up to (not including) 1", lambda value: 0 <= value < 1)]
-Weight = Annotated[float, Limits("a number of at least 0", lambda value: 0 <= value < math.inf)]
 NUMBERS = {int: int, float: (int, float)}
 
 
