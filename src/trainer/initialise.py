@@ -71,7 +71,7 @@ def _name_of(parts: dict[str, dict[str, Any]]) -> str | None:
     """``model=NAME`` of the file in ``src/configs/model`` that describes these parts, if there is one."""
     for file in sorted((CONFIGS / "model").glob("*.yaml")):
         described = OmegaConf.to_container(OmegaConf.create({"model": OmegaConf.load(file)}), resolve=True)
-        if _fixed_parts(described["model"]) == parts:
+        if "defaults" not in described["model"] and _fixed_parts(described["model"]) == parts:
             return f"model={file.stem}"
     return None
 

@@ -34,7 +34,7 @@ FAMILIES = {
 }
 MODEL = {"transducer": "TransducerModel", "las": "LASModel", "paraformer": "ParaformerModel"}
 SEARCH = {
-    "transducer": {"_target_": "src.decoding.TransducerBeamSearch", "beam_size": 4, "beam_threshold": 7},
+    "transducer": {"_target_": "src.decoding.TransducerBeamSearch", "beam_size": 4, "beam_threshold": 5},
     "las": {
         "_target_": "src.decoding.AttentionBeamSearch",
         "beam_size": 8,

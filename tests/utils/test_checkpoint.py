@@ -55,13 +55,13 @@ def refusal(path: Path, **arguments) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("number", ["1e9", "1.0e9", "+1E+9", "1.e9", "1.0e+9", "1000000000.0"])
+@pytest.mark.parametrize("number", ["1e5", "1.0e5", "+1E+5", "1.e5", "1.0e+5", "100000.0"])
 def test_numbers_in_a_decoder_file_are_read_as_on_the_command_line(checkpoint, number):
     """YAML 1.1 takes those without a point, or without a sign after the e, for texts."""
     file = checkpoint.parent / "decoder.yaml"
     scorer = "{_target_: src.decoding.LengthBonus}"
     file.write_text(f"{{_target_: src.decoding.CTCBeamSearch, scorers: [[{scorer}, {number}]]}}")
-    assert Checkpoint.open(checkpoint).search_settings(str(file))["scorers"][0][1] == 1e9
+    assert Checkpoint.open(checkpoint).search_settings(str(file))["scorers"][0][1] == 1e5
     Checkpoint.open(checkpoint).search(str(file))
 
 
@@ -100,7 +100,7 @@ MISFITS = [
     ("model.frontend", {"_target_": "src.transforms.SpecAugment"}, "SpecAugment' is not a class"),
     ("model.frontend", {**LOG_MEL, "num_mels": 40}, "fails on a second of sound"),
     ("model.frontend", {**LOG_MEL, "hop_ms": 0}, "config.yaml: src.transforms.LogMel .*hop_ms=0"),
-    ("model.frontend", {"num_mels": 20}, "fails on a second of sound"),
+    ("model.frontend", {"num_mels": 20}, "CTCModel cannot be built: frontend=.* must be a part of the model"),
     ("model.encoder", LOG_MEL, "CTCModel cannot be built"),
     ("model._target_", "src.transforms.LogMel", "LogMel cannot be built"),
     ("model.vocab_size", 30, "does not fit the model"),
