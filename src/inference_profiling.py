@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from src.datasets import BatchLimits, BucketBatchSampler, PreparedDataset, SpeechDataset, build_loader
+from src.model import ParaformerModel
 from src.recognizer import Recognizer
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
@@ -131,6 +132,8 @@ def _watch(recognizer: Recognizer) -> StageClock:
     if getattr(model, "ctc_head", None) is None:  # asked in vain
         asked.pop("ctc_log_probs", None)
     modules = [(model.frontend, FEATURES), *encoder_parts(model.encoder), (model, HEAD)]
+    if isinstance(model, ParaformerModel) and model.predictor is None:  # then CTC's path makes the slots
+        asked.pop("write")
     if "write" in asked:  # what makes the slots is a module, what remembers tokens is asked through its model
         modules.append((model.predictor, "predictor"))
     stages = [COPYING, *(stage for _, stage in modules), *asked.values(), SEARCH, TEXT]

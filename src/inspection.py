@@ -134,7 +134,7 @@ class _Inspection:
             heard = replace(heard, tokens=["?"] * len(parts))
         weight_name = "weight" if integrates else "1 - P(blank)"
         yield Picture("slots", about, slots_figure(heard, weights, weight_name, parts, integrates))
-        if len(parts):
+        if len(parts) and model.decoder is not None:
             about = "where the decoder's last layer looks for each slot"
             heads = _array(model.looked(slots, self.encoded, self.lengths)[0])
             heard = replace(self._heard(about, heard.borders, heard.labels), tokens=heard.tokens)

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from src.safe_build import OWN_ROOMS, allowed_targets
 from src.text_encoder import train_bpe
 from src.trainer import build_trainer
+from src.trainer.build import build_model
 from src.utils.build import build
 from src.utils.hydra_door import CONFIGS, compose
 
@@ -134,12 +135,24 @@ def test_ablation_runs_a_tiny_step(name, tmp_path):
     assert (checkpoint / "model.safetensors").is_file()
 
 
+def test_every_ablation_builds_another_model_and_the_first_one_the_recipe():
+    def built(*overrides: str) -> tuple:
+        _, _, model = build_model(compose("paraformer_toy", [*overrides]))
+        return str(model), model.sampling_ratio, {n: p.shape for n, p in model.named_parameters()}
+
+    models = {name: built(f"+ablation={name}") for name in GROUPS["ablation"]}
+    assert models["none"] == built()
+    for name, model in models.items():
+        assert [other for other in models if models[other] == model] == [name]
+    assert {name.partition(".")[0] for name in models["no_predictor"][2]} == {"encoder", "ctc_head"}
+
+
 @pytest.mark.parametrize("name", GROUPS["stage"])
 def test_stage_runs_a_tiny_step(name, tmp_path):
     run_one_step("speech_llm", [f"+stage={name}", "~decoders.beam", "~decoders.sample"], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cif", "ctc"])
+@pytest.mark.parametrize("name", ["cif", "ctc", "none"])
 def test_predictor_runs_a_tiny_step(name, tmp_path):
     run_one_step("conformer_ctc", [*PARAFORMER, f"model/predictor={name}"], tmp_path)
 

@@ -21,6 +21,7 @@ OF_A_FAMILY = {
     "lstm": {"speller", "CTC layer"},
     "cif": {"decoder", "predictor"},
     "compression": {"decoder", "predictor", "CTC layer"},
+    "no predictor": {"CTC layer"},
 }
 LIMITS = BatchLimits(batch_size=2)
 

@@ -25,6 +25,7 @@ AUDIO = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
         ("lstm", ["attention", "ctc"]),
         ("cif", ["slots", "attention"]),
         ("compression", ["slots", "attention", "ctc"]),
+        ("no predictor", ["slots", "ctc"]),
     ],
 )
 def test_every_family_has_its_pictures_and_the_text_that_it_writes(family, names):

@@ -15,7 +15,8 @@ class ParaformerObjective(nn.Module):
     """w CTC + (1 - w) cross-entropy + |counted - U|, summed (arXiv 2206.08317, eq. 8, with CTC beside it).
 
     Besides the loss it measures, for nobody to minimise, how many tokens the first pass has right, which saw nothing of
-    the target but its length. Of a first pass that saw its alignment, too, nothing is measured.
+    the target but its length. Of a first pass that saw its alignment, too, nothing is measured. Of a model without a
+    predictor there are no slots: it is CTC alone, as ``CTCObjective`` has it.
 
     Args:
         ctc_weight: w; 0: no CTC.
@@ -37,21 +38,23 @@ class ParaformerObjective(nn.Module):
 
     def forward(
         self,
-        slot_log_probs: Tensor,
         encoded_lengths: Tensor,
         tokens: Tensor,
         token_lengths: Tensor,
+        slot_log_probs: Tensor | None = None,
         first_tokens: Tensor | None = None,
         counted: Tensor | None = None,
         log_probs: Tensor | None = None,
         log_prob_lengths: Tensor | None = None,
         **batch,
     ) -> dict:
-        """slot_log_probs [B, U, V], encoded_lengths [B], tokens [B, U], token_lengths [B]; where the model has them
+        """encoded_lengths [B], tokens [B, U], token_lengths [B]; where the model has them slot_log_probs [B, U, V],
         first_tokens [B, U] and counted [B]; for CTC log_probs [B, T, V], log_prob_lengths [B].
 
         Returns ``loss_sum``, ``normalizer``, ``parts`` and ``too_short`` as ``CTCObjective`` does, and ``measures``.
         """
+        if slot_log_probs is None:
+            return self.ctc.objective(log_probs, log_prob_lengths, tokens, token_lengths)
         too_short = encoded_lengths == 0
         scored = valid_positions(token_lengths, tokens.size(1)) & ~too_short[:, None]
         losses = F.nll_loss(slot_log_probs.transpose(1, 2), tokens, reduction="none")

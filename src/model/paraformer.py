@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from src.model.parallel_decoder import ParallelDecoder
+from src.model.slots.compression import ctc_slots
 from src.model.slots.slots import SlotPredictor, Slots
-from src.model.speech_model import SpeechModelWithCTC
+from src.model.speech_model import SpeechModelWithCTC, require_parts
+from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
 
@@ -23,11 +25,14 @@ class ParaformerModel(SpeechModelWithCTC):
     Args:
         frontend: audio -> features.
         encoder: features -> encoded; has ``dim`` and ``subsampling_factor``.
-        predictor: encoded -> slots.
-        decoder: slots -> tokens; has ``dim`` and ``embedding``.
+        predictor: encoded -> slots. None: nothing predicts, and nothing decodes; the model is its CTC layer, what is
+            written in a slot is what CTC hears there, and a greedy search writes what CTC's would.
+        decoder: slots -> tokens; has ``dim`` and ``embedding``; None without a predictor.
         vocab_size: V; token 0 is CTC's blank.
         ctc: whether there is a CTC layer on the encoder.
         sampling_ratio: of the second pass; 0: none.
+
+    Raises ``UserError`` for a predictor without a decoder, the other way round, or nothing at all.
 
     Example:
         >>> from src.model.encoders import MLPEncoder
@@ -44,8 +49,8 @@ class ParaformerModel(SpeechModelWithCTC):
         self,
         frontend: nn.Module,
         encoder: nn.Module,
-        predictor: SlotPredictor,
-        decoder: ParallelDecoder,
+        predictor: SlotPredictor | None,
+        decoder: ParallelDecoder | None,
         vocab_size: int,
         ctc: bool = True,
         sampling_ratio: float = 0.5,
@@ -54,8 +59,15 @@ class ParaformerModel(SpeechModelWithCTC):
         if not 0 <= sampling_ratio <= 1:
             raise ValueError(f"sampling_ratio={sampling_ratio}; give a share from 0 to 1")
         self.predictor, self.decoder, self.sampling_ratio = predictor, decoder, sampling_ratio
-        self.from_encoder = nn.Linear(encoder.dim, decoder.dim)
-        self.from_slots = nn.Linear(encoder.dim, decoder.dim)
+        if predictor is not None:
+            require_parts(predictor=predictor, decoder=decoder)
+            self.from_encoder = nn.Linear(encoder.dim, decoder.dim)
+            self.from_slots = nn.Linear(encoder.dim, decoder.dim)
+        elif decoder is not None or not ctc:
+            raise UserError(
+                "predictor=null leaves CTC alone; set model/predictor=none, which leaves out the decoder, too, and "
+                "model.ctc=true"
+            )
         self.ctc_head = nn.Linear(encoder.dim, vocab_size) if ctc else None
 
     def forward(
@@ -68,32 +80,32 @@ class ParaformerModel(SpeechModelWithCTC):
     ) -> dict[str, Tensor]:
         """features [B, T, F], and for the objective tokens [B, U] and their lengths [B] -> by name:
 
-        encoded [B, T', D], encoded_lengths [B]; with tokens slot_log_probs [B, U, V] (float32), first_tokens [B, U]
-        (what the first pass wrote, unless its slots are an alignment of the tokens), where there is a second pass
-        shown [B] (how many right tokens it was shown) and, from a predictor that counts, counted [B]; and with a CTC
-        layer log_probs [B, T', V] and log_prob_lengths [B].
+        encoded [B, T', D], encoded_lengths [B]; with tokens and a CTC layer log_probs [B, T', V] and log_prob_lengths
+        [B]; with tokens and a predictor slot_log_probs [B, U, V] (float32), first_tokens [B, U] (what the first pass
+        wrote, unless its slots are an alignment of the tokens), where there is a second pass shown [B] (how many right
+        tokens it was shown) and, from a predictor that counts, counted [B].
         """
         encoded, encoded_lengths = self.encode(features, feature_lengths)
         outputs = {"encoded": encoded, "encoded_lengths": encoded_lengths}
-        if tokens is not None:
-            outputs |= self.ctc_outputs(encoded, encoded_lengths)
-            slots = self.predictor(
-                encoded, encoded_lengths, outputs.get("log_probs"), (tokens, token_lengths)
-            )
-            inputs = slots.lengths, self.from_encoder(encoded), encoded_lengths
-            vectors = self.from_slots(slots.vectors)
-            glances = self.training and self.sampling_ratio > 0
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not glances):
-                logits = self.decoder(vectors, *inputs)
-            written = logits[..., 1:].argmax(-1) + 1
-            if not slots.aligned:
-                outputs["first_tokens"] = written
-            if glances:
-                vectors, outputs["shown"] = self._glanced(vectors, written, tokens, token_lengths)
-                logits = self.decoder(vectors, *inputs)
-            outputs["slot_log_probs"] = logits.float().log_softmax(-1)
-            if slots.counted is not None:
-                outputs["counted"] = slots.counted
+        if tokens is None:
+            return outputs
+        outputs |= self.ctc_outputs(encoded, encoded_lengths)
+        if self.predictor is None:
+            return outputs
+        slots = self.predictor(encoded, encoded_lengths, outputs.get("log_probs"), (tokens, token_lengths))
+        vectors, *others = self._decoder_inputs(slots, encoded, encoded_lengths)
+        glances = self.training and self.sampling_ratio > 0
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not glances):
+            logits = self.decoder(vectors, *others)
+        written = logits[..., 1:].argmax(-1) + 1
+        if not slots.aligned:
+            outputs["first_tokens"] = written
+        if glances:
+            vectors, outputs["shown"] = self._glanced(vectors, written, tokens, token_lengths)
+            logits = self.decoder(vectors, *others)
+        outputs["slot_log_probs"] = logits.float().log_softmax(-1)
+        if slots.counted is not None:
+            outputs["counted"] = slots.counted
         return outputs
 
     def _glanced(
@@ -110,12 +122,17 @@ class ParaformerModel(SpeechModelWithCTC):
 
     def write(self, encoded: Tensor, encoded_lengths: Tensor) -> tuple[Tensor, Slots]:
         """encoded [B, T', D], encoded_lengths [B] -> log_probs [B, U, V] (float32) of each slot, and the slots."""
-        slots = self.predictor(encoded, encoded_lengths, self.ctc_log_probs(encoded))
+        heard = self.ctc_log_probs(encoded)
+        if self.predictor is None:
+            slots = ctc_slots(heard, encoded_lengths)
+            return slots.vectors.float().log(), slots
+        slots = self.predictor(encoded, encoded_lengths, heard)
         logits = self.decoder(*self._decoder_inputs(slots, encoded, encoded_lengths))
         return logits.float().log_softmax(-1), slots
 
     def looked(self, slots: Slots, encoded: Tensor, encoded_lengths: Tensor) -> Tensor:
-        """The slots that ``write`` returned -> where the decoder's heads look for each, [B, H, U, T']."""
+        """The slots that ``write`` returned -> where the decoder's heads look for each, [B, H, U, T']; there must be a
+        decoder."""
         return self.decoder.looked(*self._decoder_inputs(slots, encoded, encoded_lengths))
 
     def _decoder_inputs(

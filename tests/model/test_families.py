@@ -112,6 +112,9 @@ FAMILIES = {
         lambda: ParaformerObjective(0.3, label_smoothing=0.0),
         PARAFORMER_SEARCHES,
     ),
+    "paraformer, no predictor": Family(
+        lambda *parts: ParaformerModel(*parts, None, None, V), ParaformerObjective, PARAFORMER_SEARCHES
+    ),
     "las, transformer": Family(
         lambda *parts: LASModel(*parts, TransformerSpeller(V, 32, 2, 2, dropout=0.0), V, ctc=True),
         lambda: AttentionObjective(0.3, label_smoothing=0.0),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.loss import ParaformerObjective, WordErrorObjective
+from src.decoding import CTCGreedySearch, ParaformerBeamSearch, ParaformerGreedySearch
+from src.loss import CTCObjective, ParaformerObjective, WordErrorObjective
 from src.model import ParaformerModel, ParallelDecoder
 from src.model.encoders import MLPEncoder
 from src.model.slots import CIFPredictor, CTCCompression
@@ -186,7 +187,7 @@ def test_a_clip_without_a_frame_takes_no_part_in_the_loss(training):
     objective = ParaformerObjective(0).train(training)
 
     def found(clips: int) -> dict:
-        tensors = (log_probs, torch.tensor([5, 0]), TOKENS, LENGTHS, first, counted)
+        tensors = (torch.tensor([5, 0]), TOKENS, LENGTHS, log_probs, first, counted)
         return objective(*(tensor[:clips] for tensor in tensors))
 
     alone, together = found(1), found(2)
@@ -238,3 +239,45 @@ def test_a_compression_without_ctc_is_refused_in_one_line():
         model(FEATURES, FRAMES, TOKENS, LENGTHS)
     with pytest.raises(UserError, match="model.ctc=true"):
         model.write(*model.encode(FEATURES, FRAMES))
+
+
+def test_without_a_predictor_the_searches_write_what_ctc_hears():
+    """Greedy the text of CTC's greedy search, its tokens where they begin; the beam's best score is greedy's."""
+    torch.manual_seed(0)
+    model = ParaformerModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), None, None, V).eval()
+    with torch.no_grad():
+        model.ctc_head.weight.mul_(10)
+    encoded, lengths = model.encode(torch.randn(20, 60, 8), torch.tensor([60, 31, 0, 2] * 5))
+    theirs = CTCGreedySearch()(model.ctc_log_probs(encoded), lengths)
+    greedy = ParaformerGreedySearch()(model, encoded, lengths)
+    assert sum(len(ours.tokens) for (ours,) in greedy) > 50
+    for (ours,), (other,) in zip(greedy, theirs, strict=True):
+        assert (ours.tokens, ours.token_times) == (other.tokens, other.token_times)
+    beam = ParaformerBeamSearch(4)(model, encoded, lengths)
+    assert [row[0].score for row in beam] == pytest.approx([row[0].score for row in greedy], abs=1e-4)
+
+
+def test_without_a_predictor_the_objective_is_that_of_ctc():
+    model = ParaformerModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), None, None, V)
+    outputs = model(FEATURES, FRAMES, TOKENS, LENGTHS)
+    batch = {**outputs, "tokens": TOKENS, "token_lengths": LENGTHS}
+    ours, theirs = ParaformerObjective(0.3)(**batch), CTCObjective()(**batch)
+    assert outputs.keys() == {"encoded", "encoded_lengths", "log_probs", "log_prob_lengths"}
+    assert ours["loss_sum"] == theirs["loss_sum"] and ours["normalizer"] == theirs["normalizer"] == 6
+
+
+@pytest.mark.parametrize(
+    ("predictor", "decoder", "ctc", "word"),
+    [
+        (False, True, True, "model/predictor=none"),
+        (False, False, False, "model.ctc=true"),
+        (True, False, True, "decoder=null"),
+    ],
+)
+def test_half_a_paraformer_is_refused_in_one_line(predictor, decoder, ctc, word):
+    parts = (
+        CIFPredictor(6) if predictor else None,
+        ParallelDecoder(V, D, num_layers=1, num_heads=2) if decoder else None,
+    )
+    with pytest.raises(UserError, match=word):
+        ParaformerModel(LogMel(8), MLPEncoder(8, dim=6, stack=2), *parts, V, ctc=ctc)

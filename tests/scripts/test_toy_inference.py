@@ -13,9 +13,9 @@ from src.recognizer import Recognizer
 
 @pytest.fixture
 def show(monkeypatch):
-    def call(*words: object) -> None:
+    def call(*words: object, family: str = "cif") -> None:
         monkeypatch.setattr(sys, "argv", ["toy_inference.py", "run", *map(str, words)])
-        monkeypatch.setattr(Recognizer, "load", lambda *_, **__: recognizer("cif"))
+        monkeypatch.setattr(Recognizer, "load", lambda *_, **__: recognizer(family))
         toy_inference.main()
 
     return call
@@ -27,6 +27,12 @@ def test_a_picture_of_each_kind_has_its_sound_beside_it(show, capsys, tmp_path, 
     assert "text      'ab c', 4 tokens" in capsys.readouterr().out
     assert (tmp_path / "new" / f"toy.{suffix}").read_bytes().startswith(start)
     assert (tmp_path / "new" / "toy.flac").read_bytes().startswith(b"fLaC")
+
+
+def test_without_a_predictor_the_slots_are_ctc_s(show, capsys, tmp_path):
+    show("--text", "abc", "--out", tmp_path / "toy.png", family="no predictor")
+    shown = capsys.readouterr().out
+    assert "slots     [1, " in shown and "weights   " not in shown
 
 
 @pytest.mark.parametrize(

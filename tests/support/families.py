@@ -43,6 +43,7 @@ MODELS = {
     "lstm": lambda: LASModel(*encoder(), LSTMSpeller(V, D), V, ctc=True),
     "cif": lambda: ParaformerModel(*encoder(), CIFPredictor(D), decoder(), V, ctc=False),
     "compression": lambda: ParaformerModel(*encoder(), CTCCompression(D, V), decoder(), V),
+    "no predictor": lambda: ParaformerModel(*encoder(), None, None, V),
 }
 SEARCHES = {
     "ctc": CTCGreedySearch,
@@ -51,6 +52,7 @@ SEARCHES = {
     "lstm": AttentionGreedySearch,
     "cif": ParaformerGreedySearch,
     "compression": ParaformerGreedySearch,
+    "no predictor": ParaformerGreedySearch,
 }
 
 
