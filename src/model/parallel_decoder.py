@@ -9,8 +9,7 @@ from src.model.dropout import Dropout
 from src.model.encoders.attention import RotaryAttention
 from src.model.encoders.convolutions import DepthwiseConv1d
 from src.model.feed_forward import FeedForward
-from src.model.spellers.speller import audible
-from src.model.spellers.transformer import FrameAttention, sinusoids
+from src.model.frame_attention import FrameAttention, audible, sinusoids
 
 
 class MemoryAttention(RotaryAttention):
@@ -53,7 +52,7 @@ class ParallelLayer(nn.Module):
         )
         return x + self.feed_forward(x)
 
-    def looked(self, x: Tensor, real: Tensor, heard: Tensor, valid: Tensor) -> Tensor:
+    def frame_weights(self, x: Tensor, real: Tensor, heard: Tensor, valid: Tensor) -> Tensor:
         """Where the attention to the frames looks, head by head: [B, H, U, T]."""
         x = x + self.slot_attention(self.slot_norm(x), real)
         return self.frame_attention.weights(
@@ -112,7 +111,7 @@ class ParallelDecoder(nn.Module):
         x, *inputs = self._prepared(slots, slot_lengths, heard, lengths)
         for layer in self.layers[:-1]:
             x = layer(x, *inputs)
-        return self.layers[-1].looked(x, *inputs)
+        return self.layers[-1].frame_weights(x, *inputs)
 
     def _prepared(
         self, slots: Tensor, slot_lengths: Tensor, heard: Tensor, lengths: Tensor

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.dropout import Dropout
-from src.model.spellers.speller import Memory, State, audible, looked
+from src.model.frame_attention import audible, masked_softmax
+from src.model.spellers.speller import Memory, State
 from src.utils.build import PartOfOne, check, check_counts
 
 
@@ -41,7 +42,7 @@ class LocationAttention(nn.Module):
         seen = self.location(before.to(heard.dtype).reshape(B * K, 1, T)).transpose(1, 2)
         hidden = self.from_location(seen).view(B, K, T, -1) + keys[:, None]
         energy = self.energy((hidden + self.from_query(query).unsqueeze(2)).tanh()).squeeze(-1)
-        weights = looked(energy, valid[:, None])
+        weights = masked_softmax(energy, valid[:, None])
         return weights.to(heard.dtype) @ heard, weights
 
 

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor
-
-from src.utils.masks import valid_positions
 
 Memory = tuple[Tensor, ...]
 State = tuple[Tensor, ...]
@@ -38,14 +35,3 @@ class Speller(Protocol):
 
     def looked(self, tokens: Tensor, heard: Tensor, lengths: Tensor) -> Tensor:
         """As the call -> where each head (the last layer's) looks for each token and for the end, [B, H, U + 1, T]."""
-
-
-def audible(lengths: Tensor, frames: int) -> Tensor:
-    """[B] -> [B, T] bool: frames to look at. Of a clip without any the first, so that a softmax has something."""
-    return valid_positions(lengths.clamp_min(1), frames)
-
-
-def looked(scores: Tensor, valid: Tensor) -> Tensor:
-    """scores [..., T] and which frames are real -> weights that sum to 1, in float32 at least."""
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return scores.masked_fill(~valid, float("-inf")).softmax(-1)

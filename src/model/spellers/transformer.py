@@ -6,8 +6,6 @@ Design choices: pre-norm layers, rotary positions in the self-attention, sinusoi
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,15 +13,9 @@ from torch import Tensor, nn
 from src.model.dropout import Dropout
 from src.model.encoders.attention import RotaryAttention
 from src.model.feed_forward import FeedForward
-from src.model.spellers.speller import Memory, State, audible, looked
+from src.model.frame_attention import FrameAttention, audible, sinusoids
+from src.model.spellers.speller import Memory, State
 from src.utils.build import check_counts
-
-
-def sinusoids(length: int, dim: int, device: torch.device) -> Tensor:
-    """Positions as in the paper's sec. 3.5, [length, dim]; dim is even."""
-    speeds = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
-    angles = torch.arange(length, device=device)[:, None] * speeds
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
 class CausalAttention(RotaryAttention):
@@ -45,38 +37,6 @@ class CausalAttention(RotaryAttention):
         return self.output(attended.transpose(1, 2).reshape(B, U, D)), k, v
 
 
-class FrameAttention(nn.Module):
-    """Multi-head attention of tokens to frames."""
-
-    def __init__(self, dim: int, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.output = nn.Linear(dim, dim)
-
-    def heads(self, x: Tensor) -> Tensor:
-        """[B, N, D] -> [B, H, N, head_dim]."""
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-    def remember(self, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """heard [B, T, D] -> keys and values [B, H, T, head_dim]."""
-        keys, values = self.key_value(heard).chunk(2, -1)
-        return self.heads(keys), self.heads(values)
-
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
-        """x [B, U, D], keys and values [B, H, T, head_dim], valid [B, T] -> [B, U, D]."""
-        attended = F.scaled_dot_product_attention(
-            self.heads(self.query(x)), keys, values, attn_mask=valid[:, None, None]
-        )
-        return self.output(attended.transpose(1, 2).flatten(2))
-
-    def weights(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-        """Where ``forward`` looks: [B, H, U, T], each row sums to 1."""
-        scores = (self.heads(self.query(x)) * keys.size(-1) ** -0.5) @ keys.transpose(-2, -1)
-        return looked(scores, valid[:, None, None])
-
-
 class TransformerLayer(nn.Module):
     """x + self-attention, + attention to the frames, + feed-forward."""
 
@@ -94,7 +54,7 @@ class TransformerLayer(nn.Module):
         attended, keys, values = self.self_attention(self.self_norm(x), past)
         return x + self.dropout(attended), keys, values
 
-    def looked(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
+    def frame_weights(self, x: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
         """Where ``look`` looks, head by head: [B, H, U, T]."""
         return self.frame_attention.weights(self.frame_norm(x), keys, valid)
 
@@ -154,7 +114,7 @@ class TransformerSpeller(nn.Module):
         for depth, layer in enumerate(self.layers[:-1]):
             x = layer.look(layer.listen(x, None)[0], *memory[2 * depth : 2 * depth + 2], valid)
         last = self.layers[-1]
-        return last.looked(last.listen(x, None)[0], memory[-2], valid)
+        return last.frame_weights(last.listen(x, None)[0], memory[-2], valid)
 
     def remember(self, heard: Tensor, lengths: Tensor) -> Memory:
         """Keys and values [B, H, T, head_dim] of each layer, and which frames are real [B, T]."""
@@ -178,6 +138,6 @@ class TransformerSpeller(nn.Module):
             x, *cache = layer.listen(x.view(-1, 1, self.dim), state[mine])
             after += cache
             if layer is self.layers[-1]:
-                weights = layer.looked(x.view(*shape, -1), memory[2 * depth], valid).mean(1)
+                weights = layer.frame_weights(x.view(*shape, -1), memory[2 * depth], valid).mean(1)
             x = layer.look(x.view(*shape, -1), *memory[mine], valid)
         return self.output(self.norm(x)), weights, tuple(after)
