@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.dropout import Dropout
@@ -21,8 +20,7 @@ class MemoryAttention(RotaryAttention):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, U, D], valid [B, U] -> [B, U, D]."""
-        D = x.size(2)
-        values = F.linear(x, self.qkv.weight[-D:], self.qkv.bias[-D:]) * valid.unsqueeze(2)
+        values = self.values(x) * valid.unsqueeze(2)
         return super().forward(x, valid) + values + self.memory(values)
 
 

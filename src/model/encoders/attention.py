@@ -42,6 +42,11 @@ class RotaryAttention(nn.Module):
         left, right = x.float().chunk(2, dim=-1)
         return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
 
+    def values(self, x: Tensor) -> Tensor:
+        """x [B, T, D] -> its values alone [B, T, D], head beside head."""
+        D = x.size(2)
+        return F.linear(x, self.qkv.weight[-D:], self.qkv.bias[-D:])
+
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x [B, T, D], valid [B, T] bool with at least one True per row -> [B, T, D]."""
         B, T, D = x.size()
