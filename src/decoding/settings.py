@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.utils.errors import UserError
+from src.utils.masks import NEVER
 
-NEVER = float("-inf")  # log of 0
 LARGEST_BEAM = 10_000  # History keeps slots as 16-bit numbers
 LARGEST_WEIGHT = 10**6  # so that no sum of scores is infinite
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEVER = float("-inf")
+from src.utils.masks import NEVER
 
 
 class Arcs(NamedTuple):

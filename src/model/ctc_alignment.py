@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IMPOSSIBLE = float("-inf")
+from src.utils.masks import NEVER, valid_positions
 
 
 @torch.no_grad()
@@ -38,15 +38,15 @@ def ctc_alignment(
     may_skip = F.pad(labels[:, 2:] != labels[:, :-2], (2, 0))[:, :states] & (
         torch.arange(states, device=tokens.device) % 2 == 1
     )
-    best = torch.full((B, states), IMPOSSIBLE, dtype=torch.float64, device=log_probs.device)
-    best[:, :2] = emissions[:, 0, :2] if T else IMPOSSIBLE
+    best = torch.full((B, states), NEVER, dtype=torch.float64, device=log_probs.device)
+    best[:, :2] = emissions[:, 0, :2] if T else NEVER
     steps = []
     for t in range(1, T):
         came = torch.stack(
             [
                 best,
-                F.pad(best, (1, -1), value=IMPOSSIBLE),
-                F.pad(best, (2, 0), value=IMPOSSIBLE)[:, :states].masked_fill(~may_skip, IMPOSSIBLE),
+                F.pad(best, (1, -1), value=NEVER),
+                F.pad(best, (2, 0), value=NEVER)[:, :states].masked_fill(~may_skip, NEVER),
             ]
         )
         value, step = came.max(0)
@@ -57,12 +57,12 @@ def ctc_alignment(
     ends = torch.stack([last, (last - 1).clamp_min(0)], 1)
     values = best.gather(1, ends)
     state = ends.gather(1, values.argmax(1, keepdim=True))
-    possible = (values.amax(1, keepdim=True) > IMPOSSIBLE) & (lengths > 0)[:, None]
+    possible = (values.amax(1, keepdim=True) > NEVER) & (lengths > 0)[:, None]
     path = [state]
     for step in reversed(steps):
         path.append(path[-1] - step.gather(1, path[-1]))
     if not T:
         return torch.full((B, 0), -1, device=tokens.device)
     path = torch.cat(path[::-1], 1)
-    inside = torch.arange(T, device=lengths.device) < lengths[:, None]
+    inside = valid_positions(lengths, T)
     return torch.where(possible & inside & (path % 2 == 1), path // 2, -1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NEVER = float("-inf")  # log of 0: what a mask leaves out, and what cannot be
+
 
 def valid_positions(lengths: Tensor, max_length: int) -> Tensor:
     """[B] lengths -> [B, max_length] bool, True inside the sequence.
