@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.decoding.hypothesis import Hypothesis
+from src.decoding.hypothesis import Hypothesis, nothing_possible
 from src.decoding.settings import NEVER
 
 LOG_2 = math.log(2)
@@ -116,5 +116,5 @@ class History:
                     parts["ranking"] = alone[b][k]
                 mine = slice(ends[b * K + k], ends[b * K + k + 1])
                 found.append(Hypothesis(tokens[mine], scores[b][k], parts, times[mine], log_probs[mine]))
-            results.append(found or [Hypothesis([], NEVER, {"acoustic": NEVER})])
+            results.append(found or nothing_possible())
         return results

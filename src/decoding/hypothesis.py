@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from src.utils.masks import NEVER
+
 
 @dataclass
 class Hypothesis:
@@ -22,3 +24,8 @@ class Hypothesis:
     )  # frame, of those searched in, in which each token was emitted
     token_log_probs: list[float] = field(default_factory=list)  # log posterior of each token at its frame
     text: str = ""  # filled in by the recognizer, which owns the tokenizer
+
+
+def nothing_possible() -> list[Hypothesis]:
+    """Of an utterance of which no text is possible: the empty one, with a score of minus infinity."""
+    return [Hypothesis([], NEVER, {"acoustic": NEVER})]

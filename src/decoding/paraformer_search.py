@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.decoding.fusion import Fusion
 from src.decoding.history import History
-from src.decoding.hypothesis import Hypothesis
+from src.decoding.hypothesis import Hypothesis, nothing_possible
 from src.decoding.scorer import Scorer
 from src.decoding.settings import (
     NEVER,
@@ -44,11 +44,6 @@ def write(model: SlotModel, encoded: Tensor, encoded_lengths: Tensor) -> tuple[T
     encoded = at_least_one_frame(encoded, encoded_lengths)
     log_probs, slots = model.write(encoded, encoded_lengths)
     return encoded, without_nan(log_probs), slots
-
-
-def nothing_possible() -> list[Hypothesis]:
-    """Of an utterance with a slot in which no token is possible."""
-    return [Hypothesis([], NEVER, {"acoustic": NEVER})]
 
 
 class ParaformerGreedySearch:
