@@ -25,13 +25,14 @@ from src.decoding.settings import (
     is_number,
     require,
     require_beam_size,
+    require_ctc_layer,
+    require_ctc_weight,
     require_threshold,
     require_tokens_per_frame,
     require_weight,
     without_nan,
 )
 from src.decoding.token_times import take_times_from_ctc
-from src.utils.errors import UserError
 
 COVERED = 0.5  # attention that a frame must have got in all
 
@@ -73,8 +74,7 @@ class AttentionBeamSearch:
         end_threshold: float | None = None,
     ) -> None:
         require_beam_size(beam_size)
-        fits = is_number(ctc_weight) and 0 <= ctc_weight < 1
-        require(fits, "ctc_weight", ctc_weight, "a number from 0 up to (not including) 1")
+        require_ctc_weight(ctc_weight)
         require_tokens_per_frame(max_tokens_per_frame)
         require_threshold("beam_threshold", beam_threshold)
         fits = end_threshold is None or (is_number(end_threshold) and end_threshold > 0)
@@ -216,11 +216,7 @@ class _OpenTexts:
         self.times = torch.zeros_like(self.tokens)  # of their last tokens
         self.beside = Fusion([])
         if search.ctc_weight:
-            log_probs = model.ctc_log_probs(encoded)
-            if log_probs is None:
-                raise UserError(
-                    f"ctc_weight={search.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
-                )
+            log_probs = require_ctc_layer(model.ctc_log_probs(encoded), search.ctc_weight)
             self.beside = Fusion([(CTCPrefixScorer(log_probs, encoded_lengths), search.ctc_weight)])
         self.ctc_states = self.beside.start(B, K, device)
         self.states = search.fusion.start(B, K, device)

@@ -21,9 +21,10 @@ from src.decoding.settings import (
     require,
     require_beam_size,
     require_count,
+    require_ctc_layer,
+    require_ctc_weight,
     without_nan,
 )
-from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
 
@@ -149,8 +150,7 @@ class ParaformerBeamSearch:
         self, beam_size: int = 8, ctc_weight: float = 0.0, scorers: Sequence[tuple[Scorer, float]] = ()
     ) -> None:
         require_beam_size(beam_size)
-        fits = is_number(ctc_weight) and 0 <= ctc_weight < 1
-        require(fits, "ctc_weight", ctc_weight, "a number from 0 up to (not including) 1")
+        require_ctc_weight(ctc_weight)
         self.beam_size, self.ctc_weight, self.fusion = beam_size, ctc_weight, Fusion(scorers)
 
     @torch.inference_mode()
@@ -191,11 +191,7 @@ class ParaformerBeamSearch:
     def _with_ctc(
         self, model: SlotModel, encoded: Tensor, encoded_lengths: Tensor, found: list[list[Hypothesis]]
     ) -> list[list[Hypothesis]]:
-        log_probs = model.ctc_log_probs(encoded)
-        if log_probs is None:
-            raise UserError(
-                f"ctc_weight={self.ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0"
-            )
+        log_probs = require_ctc_layer(model.ctc_log_probs(encoded), self.ctc_weight)
         w, log_probs, judged = self.ctc_weight, without_nan(log_probs.double()), []
         for row, length, hypotheses in zip(log_probs, encoded_lengths, found, strict=True):
             if hypotheses[0].score == NEVER:

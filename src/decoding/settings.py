@@ -50,6 +50,19 @@ def require_weight(name: str, value: Any) -> None:
     require(fits, name, value, f"a number from -{LARGEST_WEIGHT} to {LARGEST_WEIGHT}")
 
 
+def require_ctc_weight(value: Any) -> None:
+    """Of CTC beside another model."""
+    fits = is_number(value) and 0 <= value < 1
+    require(fits, "ctc_weight", value, "a number from 0 up to (not including) 1")
+
+
+def require_ctc_layer(log_probs: Tensor | None, ctc_weight: float) -> Tensor:
+    """A CTC layer's log_probs. Raises ``UserError`` where there is none to have that weight."""
+    if log_probs is None:
+        raise UserError(f"ctc_weight={ctc_weight} needs a model with a CTC layer (ctc: true); set it to 0")
+    return log_probs
+
+
 def require_count(name: str, value: Any) -> None:
     require(is_count(value, 1), name, value, "a whole number of at least 1")
 
