@@ -19,10 +19,16 @@ WORDS = (
 ).split()
 
 
+def letters_of(text: str, rng: np.random.Generator) -> list[tuple[str, int]]:
+    """The letters of a text and how many samples each sounds, differently each time; other signs are left out."""
+    letters = [letter for letter in text.lower() if letter in ALPHABET]
+    return [(letter, int(rng.uniform(*LETTER_S) * SAMPLE_RATE)) for letter in letters]
+
+
 def tones_of(text: str, rng: np.random.Generator) -> np.ndarray:
     """The sound of a text, [N] float32 at 16 kHz: each letter two tones at once, the space silence.
 
-    Letters last differently each time. Signs that have no sound are left out.
+    They last as ``letters_of`` has it, with ``EDGE_S`` seconds of silence before and after.
 
     >>> sound = tones_of("ab", addressed_rng(0))
     >>> 0.36 * 16000 < len(sound) < 0.52 * 16000
@@ -30,11 +36,8 @@ def tones_of(text: str, rng: np.random.Generator) -> np.ndarray:
     """
     edge = np.zeros(int(EDGE_S * SAMPLE_RATE))
     pieces = [edge]
-    for letter in text.lower():
-        place = ALPHABET.find(letter)
-        if place < 0:
-            continue
-        seconds = np.arange(int(rng.uniform(*LETTER_S) * SAMPLE_RATE)) / SAMPLE_RATE
+    for letter, samples in letters_of(text, rng):
+        place, seconds = ALPHABET.index(letter), np.arange(samples) / SAMPLE_RATE
         low, high = 300 + 90 * (place % 6), 1200 + 350 * (place // 6)
         sound = np.sin(2 * np.pi * low * seconds) + np.sin(2 * np.pi * high * seconds)
         # A short rise and fall keeps equal neighbours apart.
