@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import toy_token_times
+from src.datasets.tones import TonesDataset
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -29,6 +32,19 @@ def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path)
     report = json.loads((tmp_path / "figures.json").read_text())
     assert {"lectern", "torchaudio"} <= {figure["encoder"] for figure in report["figures"]}
     assert all(figure["audio_s_per_s"] > 0 for figure in report["figures"]) and report["ratios"]["fp32"] > 0
+
+
+def test_where_the_letters_of_the_toy_begin():
+    """The sound of a clip is silent up to there, and after a space."""
+    clip = TonesDataset(3, seed=toy_token_times.SEED)[0]
+    starts = toy_token_times.begins(clip.text, clip.id)
+    assert len(starts) == len(clip.text)
+    for start, letter in zip(starts, clip.text, strict=True):
+        near = clip.audio[int(16000 * (start + 0.02)) : int(16000 * (start + 0.06))]
+        assert (abs(near).max() > 0.1) == (letter != " ")
+    assert abs(clip.audio[: int(16000 * starts[0])]).max() < 0.05
+    places = [toy_token_times.place_of("ab c", place) for place in range(4)]
+    assert places == ["first letter", "after a letter", "space", "after a space"]
 
 
 def test_transducer_searches_are_compared_on_a_made_up_model(tmp_path):

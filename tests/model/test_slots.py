@@ -36,6 +36,23 @@ def test_no_slot_begins_in_a_rounding_error(first):
 
 
 @settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 5)), min_size=1, max_size=12), st.integers(0, 10**6)
+)
+def test_a_slot_begins_with_its_token_or_with_the_pause_before_it(tokens, seed):
+    """Tokens of some frames, whose weights sum to 1 however they lie, each after a pause of hardly any weight."""
+    generator = torch.Generator().manual_seed(seed)
+    weights, begins = [], []
+    for frames, pause in tokens:
+        begins.append(len(weights))
+        quiet = torch.full((pause,), 2e-6, dtype=torch.float64)
+        loud = 0.05 + torch.rand(frames, generator=generator, dtype=torch.float64)
+        weights += [*quiet, *(loud * (1 - quiet.sum()) / loud.sum())]
+    _, times = integrate_and_fire(torch.tensor([weights]), torch.tensor([len(tokens)]))
+    assert times[0].tolist() == begins
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 400), st.integers(0, 10**6))
 def test_scaled_to_a_text_no_token_is_ever_lost(T, seed):
     generator = torch.Generator().manual_seed(seed)
