@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.loss.transducer import fused_transducer_loss, transducer_loss
+from src.loss.fused_transducer import fused_transducer_loss
+from src.loss.transducer import transducer_loss
 from src.utils.memory import peak_memory
 
 NAMES = ["lectern, fused", "lectern", "torchaudio", "the joiner alone"]

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from src.datasets import CustomDirDataset
 from src.decoding import TransducerBeamSearch, TransducerGreedySearch
 from src.lm import NGramLM, WordNGramScorer
-from src.loss.transducer import fused_transducer_loss
+from src.loss.fused_transducer import fused_transducer_loss
 from src.metrics import corpus_error_rates
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
 from src.model.encoders import MLPEncoder

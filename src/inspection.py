@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from src.loss.fused_transducer import joined_arcs
 from src.loss.lattice import best_path, transducer_arcs
-from src.loss.transducer import joined_arcs
 from src.model import LASModel, ParaformerModel, SpeechModel, TransducerModel
 from src.model.ctc_alignment import ctc_alignment
 from src.model.slots import CIFPredictor

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.loss.ctc import AuxiliaryCTC
-from src.loss.transducer import fused_transducer_loss
+from src.loss.fused_transducer import fused_transducer_loss
 
 
 class TransducerObjective(nn.Module):

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from reference.transducer_paths import likelihood_by_paths, losses_by_recursion
 from torch import nn
 
+from src.loss.fused_transducer import fused_transducer_loss, joined_arcs
 from src.loss.lattice import best_path, transducer_arcs
-from src.loss.transducer import fused_transducer_loss, joined_arcs, transducer_loss
+from src.loss.transducer import transducer_loss
 
 
 def whole_example(seed: int = 0, B: int = 2, T: int = 5, U: int = 3, V: int = 6) -> tuple:
@@ -280,7 +281,7 @@ def test_half_precision_is_added_up_in_single(dtype):
 
 @pytest.mark.parametrize("at_once,blank", [(1, 0), (50, 0), (2**20, 0), (50, 4)])
 def test_the_fused_form_is_the_loss_of_the_joiners_logits(at_once, blank, monkeypatch):
-    monkeypatch.setattr("src.loss.transducer.SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr("src.loss.fused_transducer.SCORES_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(0)
     B, T, U, V, H = 3, 9, 5, 7, 6
     parameters = [
@@ -337,7 +338,7 @@ def test_nodes_that_hardly_any_path_passes_are_left_out_of_the_gradient(monkeypa
     )
     gradients, joined = [], []
     for least in (-1.0, 1e-9):
-        monkeypatch.setattr("src.loss.transducer.LEAST_OCCUPATION", least)
+        monkeypatch.setattr("src.loss.fused_transducer.LEAST_OCCUPATION", least)
         loss = fused_transducer_loss(encoded, predicted, weight, bias, targets, *lengths)
         monkeypatch.setattr(
             torch, "addmm", lambda *args, add=torch.addmm: joined.append(len(args[1])) or add(*args)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.loss import CTCObjective, TransducerObjective
-from src.loss.transducer import fused_transducer_loss
+from src.loss.fused_transducer import fused_transducer_loss
 from src.utils.errors import UserError
 
 TOKENS, LENGTHS = torch.tensor([[2, 3, 1], [4, 1, 0]]), torch.tensor([3, 2])
