@@ -31,18 +31,9 @@ from src.decoding.settings import (
     require_symbols_per_frame,
     require_threshold,
 )
+from src.decoding.transducer_frames import Frames, next_change
 from src.decoding.transducer_greedy import Transducer
-from src.decoding.transducer_prefixes import (
-    APART,
-    Frame,
-    Frames,
-    Prefixes,
-    Step,
-    grow,
-    history_of,
-    longer,
-    next_change,
-)
+from src.decoding.transducer_prefixes import APART, Frame, Prefixes, Step, grow, history_of, longer
 
 FRAMES_AHEAD = 5
 

@@ -24,7 +24,8 @@ from src.decoding import (
     transducer_greedy,
 )
 from src.decoding.settings import NEVER
-from src.decoding.transducer_prefixes import Frames, Prefixes, grow, longer, no_names
+from src.decoding.transducer_frames import Frames
+from src.decoding.transducer_prefixes import Prefixes, grow, longer, no_names
 from src.lm import NGramLM, TokenNGramScorer, WordNGramScorer
 from src.loss.transducer import transducer_loss
 from src.model import LSTMPredictor, StatelessPredictor, TransducerModel
