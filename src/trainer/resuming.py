@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
+from src.text_encoder import TextEncoder
+from src.trainer.ema import EMA
+from src.trainer.optimization import Optimization
+from src.trainer.options import TrainerOptions
+from src.trainer.step import TrainingStep
 from src.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from src.trainer.trainer import Trainer
 
 COUNTERS = (
     "steps",
@@ -32,7 +34,25 @@ COUNTERS = (
 FREE = ("model.encoder.checkpoint_activations",)
 
 
-def training_state(trainer: Trainer) -> dict[str, Any]:
+class Resumable(Protocol):
+    """What is asked of a trainer, besides its ``COUNTERS``."""
+
+    step: TrainingStep
+    text_encoder: TextEncoder
+    optimizer: torch.optim.Optimizer
+    optimization: Optimization
+    ema: EMA | None
+    steps: int
+    step_size: int
+    seed: int
+    config: dict[str, Any]
+    options: TrainerOptions
+
+    def move_schedule(self, step: int) -> None:
+        """To the learning rate of that optimizer step."""
+
+
+def training_state(trainer: Resumable) -> dict[str, Any]:
     """All that ``restore`` needs."""
     return {
         "counters": {name: getattr(trainer, name) for name in COUNTERS},
@@ -44,7 +64,7 @@ def training_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore(trainer: Trainer, state: Any, source: Path) -> None:
+def restore(trainer: Resumable, state: Any, source: Path) -> None:
     """Puts ``trainer`` where the run was that saved ``state``; ``source`` names it in errors.
 
     Raises ``UserError`` when the run had other settings than ``trainer``, or the state is damaged.
@@ -83,7 +103,7 @@ def _check_shapes(optimizer: torch.optim.Optimizer) -> None:
                 raise ValueError(f"{name} of the optimizer has the shape {tuple(value.shape)}")
 
 
-def _record(trainer: Trainer) -> dict[str, Any]:
+def _record(trainer: Resumable) -> dict[str, Any]:
     """The settings that a run may not change half way: with others the saved numbers mean something else."""
     training = trainer.config["training"]
     return {
