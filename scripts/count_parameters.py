@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.anatomy import count_parts, subject_of
+from src.looking.anatomy import count_parts, subject_of
 from src.utils.errors import door
 from src.utils.profile_report import columns
 

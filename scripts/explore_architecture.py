@@ -16,7 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.anatomy import Component, blueprint, component_tree, interfaces, shapes_of_a_second, subject_of
+from src.looking.anatomy import (
+    Component,
+    blueprint,
+    component_tree,
+    interfaces,
+    shapes_of_a_second,
+    subject_of,
+)
 from src.model import SpeechModel
 from src.utils.errors import UserError, door
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.audio_stages import stages_of
 from src.datasets import load_audio
+from src.looking.audio_stages import stages_of
+from src.looking.model_plots import stages_figure
 from src.recognizer import Recognizer
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import door
 from src.utils.files import check_output, written_whole
-from src.utils.model_plots import stages_figure
 from src.utils.profile_report import columns
 
 HEADS = ["stage", "shape", "samples/row", "ms/row", "mean", "std", "min", "max"]

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.datasets import load_audio
-from src.inspection import inspect_recording
+from src.looking.inspection import inspect_recording
 from src.recognizer import Recognizer
 from src.utils.errors import door
 from src.utils.files import check_output, written_whole

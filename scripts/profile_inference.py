@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src.datasets import BatchLimits, CustomDirDataset
-from src.inference_profiling import profile_inference
+from src.looking.inference_profiling import profile_inference
 from src.recognizer import Recognizer
 from src.utils.errors import UserError, door
 from src.utils.profile_report import check_folder, columns, write_profile

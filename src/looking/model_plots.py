@@ -1,6 +1,6 @@
 """Pictures of what a model does with a recording, on one time axis, most of them below its spectrogram.
 
-What the numbers are is the business of ``src/inspection.py`` and ``src/audio_stages.py``; nothing here knows of models.
+What the numbers are is the business of ``inspection.py`` and ``audio_stages.py``; nothing here knows of models.
 """
 
 from __future__ import annotations

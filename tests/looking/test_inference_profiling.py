@@ -9,7 +9,7 @@ import pytest
 from support.families import MODELS, recognizer
 
 from src.datasets import BatchLimits, CustomDirDataset
-from src.inference_profiling import profile_inference
+from src.looking.inference_profiling import profile_inference
 from src.utils.errors import UserError
 from tests.conftest import ROOT
 

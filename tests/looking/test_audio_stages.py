@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from support.families import MODELS, recognizer
 
-from src.audio_stages import Stage, stages_of
+from src.looking.audio_stages import Stage, stages_of
+from src.looking.model_plots import stages_figure
 from src.utils.errors import UserError
-from src.utils.model_plots import stages_figure
 from tests.utils.test_plots import png
 
 AUDIO = (np.random.default_rng(0).standard_normal(12_000) * 0.1).astype(np.float32)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.families import recognizer
 
-from src.inspection import inspect_recording
+from src.looking.inspection import inspect_recording
 from src.utils.errors import UserError
 
 AUDIO = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)

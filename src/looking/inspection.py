@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from src.looking.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
 from src.loss.fused_transducer import joined_arcs
 from src.loss.lattice import best_path, transducer_arcs
 from src.model import LASModel, ParaformerModel, SpeechModel, TransducerModel
@@ -20,7 +21,6 @@ from src.recognizer import Recognizer, Transcript
 from src.text_encoder import WORD_START
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
 
 
 @dataclass(frozen=True)

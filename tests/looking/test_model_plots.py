@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.utils.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
+from src.looking.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
 from tests.utils.test_plots import png
 
 # Half a second of features, 13 frames of 40 ms: they end 20 ms later.

@@ -1,0 +1,1 @@
+"""Looking at models: how they are put together, what they do with a recording, and where the time goes."""
