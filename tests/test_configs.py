@@ -147,6 +147,15 @@ def test_every_ablation_builds_another_model_and_the_first_one_the_recipe():
     assert {name.partition(".")[0] for name in models["no_predictor"][2]} == {"encoder", "ctc_head"}
 
 
+@pytest.mark.parametrize("name", ["toy", "xs", "s"])
+def test_the_predictor_of_a_paraformer_is_initialised_first(name):
+    """So a seed gives the weights that it always gave, whichever of the choices is merged last."""
+    config = compose("conformer_ctc", [*PARAFORMER, f"model=paraformer_{name}"]).model
+    assert [key for key in config if OmegaConf.is_dict(config[key])] == [
+        *("predictor", "decoder", "frontend", "encoder")
+    ]
+
+
 @pytest.mark.parametrize("name", GROUPS["stage"])
 def test_stage_runs_a_tiny_step(name, tmp_path):
     run_one_step("speech_llm", [f"+stage={name}", "~decoders.beam", "~decoders.sample"], tmp_path)
