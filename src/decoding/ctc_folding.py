@@ -59,6 +59,18 @@ class Folding:
         folded: the attributes of ``Folded`` as [B, T' + 1] (``tokens``: [B, T' + 1, L]), before the first step and
             after each one.
         spelled: what the folded frames add.
+
+    Example: sure of "a", "a", a blank, "b"; then in doubt; then sure of a blank
+        >>> a, b, blank, doubt = [0.05, 0.9, 0.05], [0.05, 0.05, 0.9], [0.9, 0.05, 0.05], [0.4, 0.3, 0.3]
+        >>> posteriors = torch.tensor([[a, a, blank, b, doubt, blank]], dtype=torch.float64)
+        >>> inside = torch.ones(1, 6, dtype=torch.bool)
+        >>> folding = Folding(posteriors.log(), inside, blank=0, threshold=-0.2)  # sure: from exp(-0.2) = 0.82 on
+        >>> folding.times.tolist()  # the first "a" and the doubt are steps
+        [[0, 4]]
+        >>> folding.spelled.tokens.tolist(), folding.spelled.times.tolist()  # frames 1 to 3 add the "b" to all prefixes
+        ([2], [3])
+        >>> folding.folded.log_prob.exp().round(decimals=3).tolist()  # none before, three after it, one at the end
+        [[1.0, 0.729, 0.9]]
     """
 
     def __init__(
