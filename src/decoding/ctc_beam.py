@@ -6,6 +6,7 @@ The only Python loop runs over frames; what happens in one is in ``ctc_prefixes.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,8 +40,9 @@ class CTCBeamSearch:
     """Prefix beam search, batched over utterances and hypotheses; the same code on CPU and GPU.
 
     With both token limits and ``fold_sure`` ``None`` nothing is pruned but the beam, and a beam as large as the
-    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. The most probable path's
-    text, which greedy search finds, is always one of those compared in the end.
+    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. In a smaller one it lacks the
+    alignments whose prefixes were pruned. The most probable path's text, which greedy search finds, is always one of
+    those compared in the end: it comes first where it beats the best one by all alignments, with the scorers' part.
 
     Args:
         beam_size: prefixes kept per utterance, K; also the length of the n-best list.
@@ -233,8 +235,13 @@ def _reconsider(hypotheses: list[Hypothesis], place: int, log_probs: Tensor, bla
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled = torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
+    is_first = True
 
     def call(*args: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            print("compiling the search: 15 to 50 s for the first batch", file=sys.stderr, flush=True)
+            is_first = False
         try:
             return compiled(*args)
         except Exception as error:
