@@ -206,7 +206,7 @@ def _write(
     with ThreadPoolExecutor() as pool:
         probes = pool.map(_duration_or_reason, entries, repeat(probe))
         shown = progress_bar(
-            probes, total=len(entries), desc=f"index of {name}", unit="file", disable=len(entries) < 2000
+            probes, total=len(entries), desc=f"index of {name}", unit="entry", disable=len(entries) < 2000
         )
         durations = list(shown)
     rows, skipped = [], list(skipped)

@@ -12,6 +12,7 @@ from src.datasets.speech_dataset import SpeechDataset
 from src.text_encoder import normalize
 from src.text_encoder.corpus import read_lines, text_files
 from src.utils.errors import AudioError, TextError, UserError
+from src.utils.progress import progress_bar
 
 
 class TextDataset(SpeechDataset):
@@ -32,8 +33,9 @@ class TextDataset(SpeechDataset):
         if not paths:
             raise UserError("TextDataset: no texts are given; name files or folders with sentences")
         unreadable: list[Skipped] = []
-        entries = list(_lines(paths, unreadable))
         name = "-".join(Path(path).name for path in paths)
+        lines = _lines(paths, unreadable)
+        entries = list(progress_bar(lines, desc=f"reading {name}", unit="line", delay=1))
         super().__init__(entries, unreadable, name, limit, min_duration_s=1, max_duration_s=max_letters)
 
     @property

@@ -5,12 +5,15 @@ The only Python loop runs over frames; what happens in one is in ``ctc_prefixes.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from src.decoding.ctc_exact import log_ratio
 from src.decoding.ctc_frames import Block, Frame, Frames
 from src.decoding.ctc_prefixes import Candidates, Prefixes, step
 from src.decoding.fusion import Fusion
@@ -29,6 +32,7 @@ from src.decoding.settings import (
 from src.utils.errors import UserError
 
 AT_ONCE = 4  # frames that a compiled call takes: calling it costs as much as what it does
+TIED = 1e-6  # nats
 LONGEST_FOLDED = 4  # tokens that scorers are charged with at once, besides the step's own
 
 
@@ -36,8 +40,9 @@ class CTCBeamSearch:
     """Prefix beam search, batched over utterances and hypotheses; the same code on CPU and GPU.
 
     With both token limits and ``fold_sure`` ``None`` nothing is pruned but the beam, and a beam as large as the
-    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. The most probable path's
-    text, which greedy search finds, is always one of those compared in the end.
+    number of prefixes is exact: a hypothesis's acoustic score equals minus its CTC loss. In a smaller one it lacks the
+    alignments whose prefixes were pruned. The most probable path's text, which greedy search finds, is always one of
+    those compared in the end: it comes first where it beats the best one by all alignments, with the scorers' part.
 
     Args:
         beam_size: prefixes kept per utterance, K; also the length of the n-best list.
@@ -103,7 +108,7 @@ class CTCBeamSearch:
     def __call__(self, log_probs: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance at most K hypotheses, best first."""
         beam = self.start(log_probs.size(0), log_probs.device)
-        self.advance(beam, log_probs, lengths)
+        self._advance(beam, log_probs, lengths)
         return self.finish(beam)
 
     @torch.inference_mode()
@@ -114,7 +119,14 @@ class CTCBeamSearch:
 
     @torch.inference_mode()
     def advance(self, beam: Beam, log_probs: Tensor, lengths: Tensor) -> None:
-        """Consumes the next piece: log_probs [B, T, V], of which utterance b has ``lengths[b]`` frames."""
+        """Consumes the next piece: log_probs [B, T, V], of which utterance b has ``lengths[b]`` frames.
+
+        A copy is kept until the end: T * V numbers an utterance, for an hour of 25 frames a second and 29 tokens 10 MB.
+        """
+        self._advance(beam, log_probs.clone(), lengths)
+
+    @torch.inference_mode()
+    def _advance(self, beam: Beam, log_probs: Tensor, lengths: Tensor) -> None:
         require_blank_in_vocabulary(self.blank, log_probs)
         require_lengths(lengths, log_probs.size(1))
         if self._at_once:  # compiled, it could not say what does not fit
@@ -144,6 +156,7 @@ class CTCBeamSearch:
         beam.prefixes, beam.scorer_states = prefixes, states
         if pointers:
             beam.remember(frames, Pointers(*map(torch.cat, zip(*pointers, strict=True))))
+        beam.heard.append((log_probs, lengths))
         beam.num_frames = beam.num_frames + lengths.to(beam.num_frames)
         beam.last_best = frames.last_best
 
@@ -153,6 +166,11 @@ class CTCBeamSearch:
         prefixes = beam.prefixes
         score = prefixes.total + prefixes.fused + self.fusion.finish(beam.scorer_states)
         found = beam.history.hypotheses(score, prefixes.total, has_scorers=bool(self.fusion.scorers))
+        place = (score > score[:, :1]).sum(1)  # of the best path's text among them
+        # Were that text certain, would it be the best one?
+        may_win = (place > 0) & (score.amax(1) < score[:, 0] - prefixes.total[:, 0])
+        for b in may_win.nonzero().flatten().tolist():
+            _reconsider(found[b], int(place[b]), beam.log_probs(b), self.blank)
         return [hypotheses[: self.beam_size] for hypotheses in found]
 
     def _consume_all(
@@ -188,6 +206,11 @@ class Beam:
         self.num_frames = torch.zeros(batch_size, dtype=torch.long, device=prefixes.last.device)  # consumed
         self.last_best = torch.full_like(self.num_frames, blank)  # the most probable token of the last one
         self.history = History(batch_size, beam_size)
+        self.heard: list[tuple[Tensor, Tensor]] = []  # log_probs and lengths of each piece
+
+    def log_probs(self, b: int) -> Tensor:
+        """[T, V] of utterance b, on the CPU."""
+        return torch.cat([piece[b, : lengths[b]].cpu() for piece, lengths in self.heard])
 
     def remember(self, frames: Frames, pointers: Pointers) -> None:
         """Keeps the back-pointers of a piece, [T', B, K] each."""
@@ -200,10 +223,25 @@ class Beam:
             self.history.add_to_all(rows, tokens, posteriors, times + self.num_frames[rows])
 
 
+def _reconsider(hypotheses: list[Hypothesis], place: int, log_probs: Tensor, blank: int) -> None:
+    """Puts the text of the best path first where it beats the best one when all of their alignments count."""
+    best, written = hypotheses[0], hypotheses[place]
+    acoustic = best.parts["acoustic"] + log_ratio(log_probs, written, best, blank)
+    score = acoustic + written.parts.get("scorers", 0.0)
+    if best.score + TIED < score < math.inf:
+        written.score, written.parts["acoustic"] = score, acoustic
+        hypotheses.insert(0, hypotheses.pop(place))
+
+
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled = torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
+    is_first = True
 
     def call(*args: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            print("compiling the search: 15 to 50 s for the first batch", file=sys.stderr, flush=True)
+            is_first = False
         try:
             return compiled(*args)
         except Exception as error:

@@ -5,7 +5,8 @@ al., arXiv 1408.2873, algorithm 1), in the log domain, in a few dozen small tens
 the beam; nothing waits for the device.
 
 Slot 0 is kept for the best path, the one of each frame's most probable token: its prefix stays in the beam however
-improbable, so that what the search finds is never worse than what greedy search writes. The others are sorted.
+improbable, so that what the search finds is never worse than what greedy search writes (``ctc_exact.py`` compares the
+two by all alignments). The others are sorted.
 
 A frame has K * V extensions, but only few of them can be among its K best. With prefixes and tokens both sorted by
 probability, prefix i (from 1) with token j (from 0) is beaten by every i' <= i with j' <= j: i * (j + 1) - 1 others. At

@@ -47,10 +47,13 @@ def test_frames_with_all_scorers_can_be_captured(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler")
-def test_a_compiled_search_finds_the_same():
+def test_a_compiled_search_finds_the_same(capsys):
     log_probs = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     lengths = torch.tensor([9, 6])
-    assert_same(CTCBeamSearch(4, compile=True)(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
+    search = CTCBeamSearch(4, compile=True)
+    assert_same(search(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
+    search(log_probs, lengths)
+    assert capsys.readouterr().err.count("compiling the search") == 1
 
 
 def test_batches_of_all_sizes_and_lengths_are_captured_three_times_at_most(monkeypatch):
