@@ -41,8 +41,9 @@ def inspect_recording(
     """Audio [N] at 16 kHz and its name -> what was understood, and the pictures of how.
 
     CTC: posteriors. Transducers: the lattice of the text. Attention models: where each head looks. Paraformer: the
-    predictor's weights and slots, and where each head looks. Speech LLMs: which tokens the projected frames are like, and
-    where the layers look that look at them most. Of the other families' CTC layers the posteriors, too.
+    predictor's weights and slots, and where each head looks. Speech LLMs: which tokens the projected frames are like,
+    and where the layers look that look at them most. Of the other families' CTC layers the posteriors, too.
+
     Raises ``UserError`` for a recording without a single frame.
     """
     model = recognizer.model
@@ -132,13 +133,16 @@ class _Inspection:
         alike = _array(cosines[:, nearest].T.clamp_min(0))
         about = f"which tokens the {P} projected frames are like (cosines with the writer's embeddings)"
         names = [self.names[token] for token in nearest]
-        yield Picture("projected", about, heads_figure(self._heard(about, ()), alike[None], names))
+        yield Picture(
+            "projected", about, heads_figure(self._heard(about, ()), alike[None], names, ["like the token"])
+        )
         layers = _array(model.looked(projected, self.tokens))
-        most = np.argsort(-layers.sum((1, 2)), kind="stable")[:LAYERS_SHOWN]
-        shown = ", ".join(str(layer + 1) for layer in most)
-        about = f"where the writer looks for each token (of {len(layers)} layers the {shown}: they look most at the speech)"
-        heard = self._heard(about, ())
-        yield Picture("attention", about, heads_figure(heard, layers[most], [*heard.tokens, "end"]))
+        most = sorted(np.argsort(-layers.sum((1, 2)), kind="stable")[:LAYERS_SHOWN])
+        count = f"{len(most)} of its {len(layers)} layers"
+        about = f"where the writer looks before each token (the {count} that look most at the speech)"
+        heard, names = self._heard(about, ()), [f"layer {layer + 1}" for layer in most]
+        figure = heads_figure(heard, layers[most], [*heard.tokens, "end"], names)
+        yield Picture("attention", about, figure)
 
     def of_a_paraformer(self, model: ParaformerModel) -> Iterator[Picture]:
         _, slots = model.write(self.encoded, self.lengths)

@@ -127,12 +127,14 @@ class SpeechLLM(SpeechModel):
         return vectors.gather(1, order.unsqueeze(2).expand_as(vectors)), real.gather(1, order)
 
     def looked(self, projected: Tensor, tokens: Tensor) -> Tensor:
-        """projected [1, P, H] of one clip, its text [1, U] -> where each layer of the writer looks before it writes each
-        token and the end, mean of its heads, [layers, U + 1, P]; what a row lacks to 1 goes to the rest of the chat."""
+        """projected [1, P, H] of one clip, its text [1, U] -> where each layer of the writer looks before it writes a
+        token or the end, mean of its heads, [layers, U + 1, P]; what a row lacks to 1 goes to the rest of the chat."""
         P = projected.size(1)
         vectors, real = self.prompt(projected, torch.tensor([P], device=projected.device))
         vectors = torch.cat([vectors, self.writer.embed(tokens)], 1)
-        weights = self.writer.looked(vectors, F.pad(real, (0, tokens.size(1)), value=True), tokens.size(1) + 1)
+        weights = self.writer.looked(
+            vectors, F.pad(real, (0, tokens.size(1)), value=True), tokens.size(1) + 1
+        )
         return weights[0, :, :, len(self.before) : len(self.before) + P]
 
     def read_as(self, projected: Tensor) -> Tensor:
