@@ -26,10 +26,10 @@ from src.datasets import (
     recordings_of,
 )
 from src.datasets.index import file_version
-from src.recognizer import Recognizer
+from src.recognizer import Recognizer, Transcript
 from src.transcript_folder import TranscriptFolder
 from src.utils.audio import SAMPLE_RATE
-from src.utils.build import Flag, Text, Whole, build_settings, check_fields
+from src.utils.build import Flag, Positive, Text, Whole, build_settings, check_fields
 from src.utils.errors import UserError
 from src.utils.hydra_door import hydra_door
 from src.utils.progress import progress_bar
@@ -44,13 +44,22 @@ class InferenceOptions:
     data_dir: Text | None
     references_dir: Text | None
     split: Text
+    words_dir: Text | None
     decoder: Text
+    longest_s: Positive | None
+    times_from: Text | None
     device: Text
     resume: Flag
     num_workers: Whole
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.times_from is not None and self.words_dir is None:
+            raise UserError(
+                f"times_from={self.times_from}: no words are written without a words_dir; give one"
+            )
+        if self.words_dir is not None and Path(self.words_dir).resolve() == Path(self.save_dir).resolve():
+            raise UserError(f"words_dir={self.words_dir} is the texts' own folder; choose another")
 
 
 @hydra_door(default="inference")
@@ -58,11 +67,15 @@ def main(config: DictConfig) -> None:
     options = InferenceOptions(**{field.name: config.get(field.name) for field in fields(InferenceOptions)})
     save_dir = Path(options.save_dir)
     references_dir = None if options.references_dir is None else Path(options.references_dir)
-    keep_off_the_true_texts(save_dir, references_dir, config)
+    keep_off_the_true_texts("save_dir", save_dir, references_dir, config)
+    if options.words_dir is not None:
+        keep_off_the_true_texts("words_dir", Path(options.words_dir), references_dir, config)
     limits = build_settings(BatchLimits, config.batching, "batching")
     checkpoint = Checkpoint.open(options.checkpoint)
     search_settings = OmegaConf.to_container(config.search, resolve=True)
-    recognizer = Recognizer.load(checkpoint.path, options.decoder, options.device, search_settings)
+    recognizer = Recognizer.load(
+        checkpoint.path, options.decoder, options.device, search_settings, options.times_from
+    )
     recognizer.try_out()  # what does not fit is said now, not between a progress bar and the first text
     dataset = recordings_of(config)
     if len(dataset) == 0 and not dataset.skipped:
@@ -76,10 +89,13 @@ def main(config: DictConfig) -> None:
         settings,
         [*dates_of_models(settings)],
         dataset.name,
+        options.longest_s,
+        options.times_from and Checkpoint.open(options.times_from).fingerprint(),
     )
-    written, skipped = transcribe(
-        dataset, recognizer, TranscriptFolder(save_dir), repr(made_with), limits, options
-    )
+    folders = [TranscriptFolder(save_dir)]
+    if options.words_dir is not None:
+        folders.append(TranscriptFolder(Path(options.words_dir), "words_dir"))
+    written, skipped = transcribe(dataset, recognizer, folders, repr(made_with), limits, options)
     print(f"{written} transcripts in {save_dir}")
     for item in skipped:
         print(f"skipped {item.id}: {item.reason}")
@@ -104,25 +120,32 @@ def write_references(dataset: SpeechDataset, folder: TranscriptFolder) -> None:
 def transcribe(
     dataset: SpeechDataset,
     recognizer: Recognizer,
-    folder: TranscriptFolder,
+    folders: list[TranscriptFolder],
     made_with: str,
     limits: BatchLimits,
     options: InferenceOptions,
 ) -> tuple[int, list[Skipped]]:
-    """Writes a text for every recording; returns how many there are now and which were left out.
+    """Writes a text for every recording into the first of the folders, and the words into the second, if there is one;
+    returns how many there are now and which were left out.
 
-    Raises ``UserError`` when nothing can be written to the folder.
+    Raises ``UserError`` when nothing can be written to a folder.
     """
     for item in dataset.skipped:
-        with suppress(UserError):
-            folder.remove(item.id)
+        for folder in folders:
+            with suppress(UserError):
+                folder.remove(item.id)
     stamps = {
         utterance_id: hashlib.blake2b(
             f"{made_with} {dataset.version(row)}".encode(), digest_size=8
         ).hexdigest()
         for row, utterance_id in enumerate(dataset.ids)
     }
-    wanted, refused = folder.claim(stamps, options.resume)
+    missing, refused = set(), {}
+    for folder in folders:
+        missing_here, refused_here = folder.claim(stamps, options.resume)
+        missing |= set(missing_here)
+        refused |= refused_here
+    wanted = [utterance_id for utterance_id in stamps if utterance_id in missing - refused.keys()]
     if not wanted and stamps:
         print(f"all {len(stamps) - len(refused)} were there already")
     skipped = [*dataset.skipped, *(Skipped(i, "", reason) for i, reason in refused.items())]
@@ -139,14 +162,17 @@ def transcribe(
             bar.update(len(batch["skipped"]))
             if "audio" not in batch:
                 continue
-            transcripts, too_long = recognizer.recognize_in_memory(batch)
+            transcripts, too_long = recognizer.recognize_in_memory(batch, options.longest_s)
             skipped += [
                 Skipped(i, "", f"its {seconds:.0f} s do not fit into the memory; cut it into pieces")
                 for i, seconds in too_long.items()
             ]
             for transcript in transcripts:
                 try:
-                    folder.write(transcript.id, transcript.text)
+                    for folder, content in zip(
+                        folders, (transcript.text, time_marks(transcript)), strict=False
+                    ):
+                        folder.write(transcript.id, content)
                     written += 1
                 except UserError as error:
                     skipped.append(Skipped(transcript.id, "", str(error)))
@@ -158,6 +184,18 @@ def transcribe(
     return written, skipped
 
 
+def time_marks(transcript: Transcript) -> str:
+    """The words as NIST's CTM has them: id, channel, start and duration in s, word, confidence.
+
+    >>> time_marks(Transcript("a", "go on", [("go", 0.2, 0.36, 0.987), ("on", 0.4, 0.6, 1.0)]))
+    'a 1 0.200 0.160 go 0.987\\na 1 0.400 0.200 on 1.000'
+    """
+    return "\n".join(
+        f"{transcript.id} 1 {start:.3f} {end - start:.3f} {word} {confidence:.3f}"
+        for word, start, end, confidence in transcript.words
+    )
+
+
 def dates_of_models(settings: object) -> Iterator[tuple | None]:
     """Size and date of every language model that a search's settings name: another one makes other transcripts."""
     if isinstance(settings, dict) and isinstance(lm := settings.get("lm"), str):
@@ -167,14 +205,12 @@ def dates_of_models(settings: object) -> Iterator[tuple | None]:
             yield from dates_of_models(value)
 
 
-def keep_off_the_true_texts(save_dir: Path, references_dir: Path | None, config: DictConfig) -> None:
+def keep_off_the_true_texts(key: str, path: Path, references_dir: Path | None, config: DictConfig) -> None:
     """What is written into a folder of true transcripts replaces them, or is taken for them later."""
     folders = list(text_folders(OmegaConf.to_container(config.datasets)))
     for folder in folders if references_dir is None else [*folders, references_dir]:
-        if save_dir.resolve().is_relative_to(folder.resolve()):
-            raise UserError(
-                f"save_dir={save_dir} lies in {folder}, the true transcripts; choose another save_dir"
-            )
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{key}={path} lies in {folder}, the true transcripts; choose another {key}")
 
 
 def text_folders(node: object) -> Iterator[Path]:

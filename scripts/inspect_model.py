@@ -3,7 +3,8 @@
     python scripts/inspect_model.py checkpoints/demo my.wav
 
 CTC: the posteriors, and where each token of the text begins. RNN-T: the lattice of the text with the best path. LAS:
-where each head of the attention looks. Paraformer: the predictor's weights and slots, and where each head looks.
+where each head of the attention looks. Paraformer: the predictor's weights and slots, and where each head looks. Speech
+LLMs: which tokens the projected frames are like, and where the writer looks for each token that it writes.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +240,23 @@ class Recognizer:
         except TextError:
             return []
 
-    def recognize_in_memory(self, batch: dict) -> tuple[list[Transcript], dict[str, float]]:
-        """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone."""
-        done, left_out = in_memory(self.recognize, batch)
+    def recognize_in_memory(
+        self, batch: dict, longest_s: float | None = None
+    ) -> tuple[list[Transcript], dict[str, float]]:
+        """``recognize``, by halves where the memory does not do for all; and the seconds of clips too long alone.
+
+        What is longer than ``longest_s`` is cut at pauses, as by ``transcribe``.
+        """
+        recognize = self.recognize if longest_s is None else partial(self._recognize_cut, longest_s=longest_s)
+        done, left_out = in_memory(recognize, batch)
         return [transcript for _, transcripts in done for transcript in transcripts], left_out
+
+    def _recognize_cut(self, batch: dict, longest_s: float) -> list[Transcript]:
+        """As many pieces together as take no more padded audio than the batch."""
+        rows = zip(batch["utterance_id"], batch["audio"], batch["audio_lengths"].tolist(), strict=True)
+        clips = [(name, samples[:length].numpy()) for name, samples, length in rows]
+        together = max(1, int(batch["audio"].numel() / (longest_s * SAMPLE_RATE)))
+        return self.transcribe_clips(clips, together, longest_s)
 
     @torch.inference_mode()
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:

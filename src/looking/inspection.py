@@ -13,7 +13,7 @@ from torch import Tensor
 from src.looking.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
 from src.loss.fused_transducer import joined_arcs
 from src.loss.lattice import best_path, transducer_arcs
-from src.model import LASModel, ParaformerModel, SpeechModel, TransducerModel
+from src.model import LASModel, ParaformerModel, SpeechLLM, SpeechModel, TransducerModel
 from src.model.ctc_alignment import ctc_alignment
 from src.model.slots import CIFPredictor
 from src.model.speech_model import SpeechModelWithCTC
@@ -21,6 +21,8 @@ from src.recognizer import Recognizer, Transcript
 from src.text_encoder import WORD_START
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
+
+LAYERS_SHOWN = 3  # of a writer
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ def inspect_recording(
     """Audio [N] at 16 kHz and its name -> what was understood, and the pictures of how.
 
     CTC: posteriors. Transducers: the lattice of the text. Attention models: where each head looks. Paraformer: the
-    predictor's weights and slots, and where each head looks. Of the other families' CTC layers the posteriors, too.
+    predictor's weights and slots, and where each head looks. Speech LLMs: which tokens the projected frames are like,
+    and where the layers look that look at them most. Of the other families' CTC layers the posteriors, too.
+
     Raises ``UserError`` for a recording without a single frame.
     """
     model = recognizer.model
@@ -83,6 +87,8 @@ class _Inspection:
             yield self.of_a_transducer(self.model)
         elif isinstance(self.model, LASModel):
             yield self.of_an_attention_model(self.model)
+        elif isinstance(self.model, SpeechLLM):
+            yield from self.of_a_speech_llm(self.model)
         if "log_probs" in self.outputs:
             yield self.of_ctc(self.outputs["log_probs"], self.outputs["log_prob_lengths"])
         elif isinstance(self.model, SpeechModelWithCTC):
@@ -116,6 +122,27 @@ class _Inspection:
         about = "where the speller's attention looks for each token"
         heard = self._heard(about, self.best.token_times)
         return Picture("attention", about, heads_figure(heard, heads, [*heard.tokens, "end"]))
+
+    def of_a_speech_llm(self, model: SpeechLLM) -> Iterator[Picture]:
+        P = int(self.outputs["projected_lengths"])
+        if not P:
+            return
+        projected = self.outputs["projected"][:, :P]
+        cosines = model.read_as(projected)[0, :, : len(self.names)]
+        nearest = [*dict.fromkeys(cosines.argmax(1).tolist())]  # in the order of time
+        alike = _array(cosines[:, nearest].T.clamp_min(0))
+        about = f"which tokens the {P} projected frames are like (cosines with the writer's embeddings)"
+        names = [self.names[token] for token in nearest]
+        yield Picture(
+            "projected", about, heads_figure(self._heard(about, ()), alike[None], names, ["like the token"])
+        )
+        layers = _array(model.looked(projected, self.tokens))
+        most = sorted(np.argsort(-layers.sum((1, 2)), kind="stable")[:LAYERS_SHOWN])
+        count = f"{len(most)} of its {len(layers)} layers"
+        about = f"where the writer looks before each token (the {count} that look most at the speech)"
+        heard, names = self._heard(about, ()), [f"layer {layer + 1}" for layer in most]
+        figure = heads_figure(heard, layers[most], [*heard.tokens, "end"], names)
+        yield Picture("attention", about, figure)
 
     def of_a_paraformer(self, model: ParaformerModel) -> Iterator[Picture]:
         _, slots = model.write(self.encoded, self.lengths)

@@ -106,13 +106,18 @@ def slots_figure(
     return figure
 
 
-def heads_figure(heard: Heard, weights: np.ndarray, rows: Sequence[str]) -> Figure:
-    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows."""
+def heads_figure(
+    heard: Heard, weights: np.ndarray, rows: Sequence[str], heads: Sequence[str] | None = None
+) -> Figure:
+    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows, and the heads' names."""
+    heads = heads or [
+        f"head {number}" if len(weights) > 1 else "token" for number in range(1, len(weights) + 1)
+    ]
     figure, panels = _below_the_spectrogram(heard, [_height(len(rows))] * len(weights))
-    for number, (axes, head) in enumerate(zip(panels, weights, strict=True), start=1):
+    for axes, head, name in zip(panels, weights, heads, strict=True):
         image = draw_looks(axes, Looks(head, rows), heard.duration_s)
         image.set_clim(0, weights.max())
-        axes.set_ylabel(f"head {number}" if len(weights) > 1 else "token")
+        axes.set_ylabel(name)
     colour_bar(figure, image, panels, "weight")
     return figure
 

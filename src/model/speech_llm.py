@@ -126,6 +126,23 @@ class SpeechLLM(SpeechModel):
         order = real.byte().argsort(dim=1, stable=True)
         return vectors.gather(1, order.unsqueeze(2).expand_as(vectors)), real.gather(1, order)
 
+    def looked(self, projected: Tensor, tokens: Tensor) -> Tensor:
+        """projected [1, P, H] of one clip, its text [1, U] -> where each layer of the writer looks before it writes a
+        token or the end, mean of its heads, [layers, U + 1, P]; what a row lacks to 1 goes to the rest of the chat."""
+        P = projected.size(1)
+        vectors, real = self.prompt(projected, torch.tensor([P], device=projected.device))
+        vectors = torch.cat([vectors, self.writer.embed(tokens)], 1)
+        weights = self.writer.looked(
+            vectors, F.pad(real, (0, tokens.size(1)), value=True), tokens.size(1) + 1
+        )
+        return weights[0, :, :, len(self.before) : len(self.before) + P]
+
+    def read_as(self, projected: Tensor) -> Tensor:
+        """projected [..., P, H] -> cosines with the embedding of each token of the writer, [..., P, V]."""
+        known = torch.arange(self.writer.vocab_size, device=projected.device)
+        embeddings = F.normalize(self.writer.embed(known).float(), dim=-1)
+        return F.normalize(projected.float(), dim=-1) @ embeddings.T
+
     def answer_log_probs(
         self, projected: Tensor, lengths: Tensor, tokens: Tensor, token_lengths: Tensor
     ) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from src.utils.errors import TextError, UserError
 from src.utils.extras import speech_llm_package
 
 AUDIO = "<audio>"  # where the speech stands in a prompt; no token of the vocabulary
+INSTRUCTION = "Transcribe the speech to text"
 ANSWER = "transcript"  # a text to find the end of the assistant's turn by
 ROLES = {"start": "<|im_start|>", "end": "<|im_end|>"}  # ChatML's, of the tokenizer of bytes
 # Templates that tell the date would make another prompt every day.
@@ -49,12 +50,12 @@ class ChatTextEncoder(TextEncoder):
         self,
         source: str | None = None,
         revision: str | None = None,
-        instruction: str = "Transcribe the speech to text",
+        instruction: str = INSTRUCTION,
     ) -> None:
         if AUDIO in instruction:
             raise UserError(f"instruction {instruction!r}: must not hold {AUDIO}, which stands before it")
         if source is None:
-            self._take(_byte_tokenizer(), *_chat_ml(f"{AUDIO} {instruction}"))
+            self._take(byte_tokenizer(ROLES.values()), *_chat_ml(f"{AUDIO} {instruction}"))
         else:
             self._take(*_of_transformers(source, revision, f"{AUDIO} {instruction}"))
 
@@ -114,15 +115,15 @@ class ChatTextEncoder(TextEncoder):
         return encoder
 
 
-def _byte_tokenizer() -> Any:
-    """256 tokens, one for each byte, and the two that mark turns."""
+def byte_tokenizer(special: Iterable[str]) -> Any:
+    """256 tokens, one for each byte, and special ones, such as those that mark turns."""
     tokenizers = speech_llm_package("tokenizers")
     alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: i for i, character in enumerate(alphabet)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(ROLES.values()))
+    tokenizer.add_special_tokens(list(special))
     return tokenizer
 
 

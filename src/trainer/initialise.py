@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from omegaconf import OmegaConf
+from torch import nn
 
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
@@ -56,6 +57,12 @@ def initialise_from(
         )
     new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason} ({', '.join(parts)})"
     return f"started from {checkpoint.path}: {new}"
+
+
+def untaught_parts(model: nn.Module) -> list[str]:
+    """The parts of a speech LLM that are not trained, though their weights are random: wanted in a control only."""
+    frozen = getattr(model, "frozen", ())
+    return [name for name in frozen if not getattr(getattr(model, name), "is_elsewhere", False)]
 
 
 def _fixed_parts(model_config: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from src.model import SpeechModel
 from src.text_encoder import TextEncoder
 from src.trainer.ema import EMA
 from src.trainer.evaluation import Evaluation, evaluate
-from src.trainer.initialise import initialise_from
+from src.trainer.initialise import initialise_from, untaught_parts
 from src.trainer.interruption import Interrupted, Interruption
 from src.trainer.optimization import Optimization, diverged
 from src.trainer.options import TrainerOptions
@@ -352,6 +352,11 @@ class Trainer:
                 self.reporter.say(taken)
                 if self.ema:
                     self.ema.load_state_dict(self.step.model.state_dict())
+            elif untaught := untaught_parts(self.step.model):
+                self.reporter.say(
+                    f"warning: {' and '.join(untaught)}: random, and frozen as such; start from a checkpoint that has "
+                    "it (trainer.init_from), or give its source"
+                )
             return None
         if self.options.resume_from is None:
             raise UserError(

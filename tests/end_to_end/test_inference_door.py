@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import numpy as np
 import pytest
 import soundfile as sf
 
@@ -49,6 +50,36 @@ def test_resume_takes_no_text_of_another_recording(run_folder, tmp_path):
     sf.write(two / "audio" / "clip-0.flac", tone_clip("mid low", 3), 16000)
     run(run_folder, two, tmp_path / "out", "resume=true")
     assert texts(tmp_path / "out")["clip-0"].startswith("mid")
+
+
+def test_words_are_written_and_long_recordings_are_cut(run_folder, tmp_path):
+    """Four words with a pause of a second in the middle: cut there, and its words stay where they are."""
+    data, pause = tmp_path / "data" / "audio", np.zeros(16000, np.float32)
+    data.mkdir(parents=True)
+    audio = np.concatenate([tone_clip("low high", 1), pause, tone_clip("mid low", 2)])
+    sf.write(data / "long.flac", audio, 16000)
+    whole = tmp_path / "out"
+    run(run_folder, data.parent, whole, f"words_dir={tmp_path / 'words'}", "longest_s=2.4", "decoder=beam")
+    assert texts(whole) == {"long": "low high mid low"}
+    rows = [line.split() for line in (tmp_path / "words" / "long.txt").read_text().splitlines()]
+    assert [(name, channel, word) for name, channel, _, _, word, _ in rows] == [
+        ("long", "1", word) for word in ("low", "high", "mid", "low")
+    ]
+    for (_, _, start, duration, _, confidence), begin in zip(rows, (0, 0.6, 2.2, 2.8), strict=True):
+        assert begin - 0.2 < float(start) < float(start) + float(duration) < begin + 0.9
+        assert 0 < float(confidence) <= 1
+    done = run(run_folder, data.parent, whole, "longest_s=2.4", "decoder=beam", "resume=true")
+    assert "all 1 were there already" in done.stdout
+    done = run(run_folder, data.parent, whole, "decoder=beam", "resume=true")
+    assert "1 texts in" in done.stdout  # uncut it is another transcript
+
+
+def test_words_that_nobody_would_see_are_one_line(run_folder, corpus, tmp_path):
+    command = ["inference.py", f"checkpoint={run_folder}", f"data_dir={corpus}", f"save_dir={tmp_path / 'a'}"]
+    assert "give one" in spoken_error(*command, f"times_from={run_folder}")
+    assert "the texts' own folder" in spoken_error(*command, f"words_dir={tmp_path / 'a'}")
+    assert "choose another words_dir" in spoken_error(*command, f"words_dir={corpus / 'transcriptions'}")
+    assert "longest_s=0" in spoken_error(*command, "longest_s=0")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00broken", b"[1, 2]", b"an old one-line origin"])

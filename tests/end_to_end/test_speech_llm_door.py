@@ -30,3 +30,11 @@ def test_it_is_trained_and_transcribes(corpus, tmp_path):
     files = sorted((corpus / "audio").glob("*.flac"))
     expected = {transcript.id: transcript.text for transcript in recognizer.transcribe(files)}
     assert texts(tmp_path / "texts") == expected
+    words = tmp_path / "words"
+    more = [f"words_dir={words}", "times_from=checkpoints/demo", "longest_s=1", "decoder=greedy"]
+    door("inference.py", *where, f"save_dir={tmp_path / 'cut'}", *more)
+    recognizer = Recognizer.load(tmp_path / "llm", "greedy", "cpu", times_from="checkpoints/demo")
+    for transcript in recognizer.transcribe(files, longest_s=1):
+        assert texts(tmp_path / "cut")[transcript.id] == transcript.text
+        rows = [line.split(" ") for line in (words / f"{transcript.id}.txt").read_text().splitlines() if line]
+        assert [(row[4], float(row[2])) for row in rows] == [(word[0], word[1]) for word in transcript.words]

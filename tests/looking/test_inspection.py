@@ -9,9 +9,42 @@ import numpy as np
 import pytest
 import torch
 from support.families import recognizer
+from support.tiny_networks import WRITERS
 
 from src.looking.inspection import inspect_recording
+from src.model.encoders import MLPEncoder
+from src.model.projectors.projector import Projected
+from src.recognizer import Recognizer
+from src.text_encoder import ChatTextEncoder
+from src.transforms import LogMel
 from src.utils.errors import UserError
+
+
+def speech_llm() -> Recognizer:
+    pytest.importorskip("transformers")
+    from src.decoding import SpeechLLMGreedySearch
+    from src.model import SpeechLLM
+    from src.model.projectors import MLPProjector
+    from src.model.writers import CausalLMWriter
+
+    torch.manual_seed(0)
+    text_encoder = ChatTextEncoder()
+    writer = CausalLMWriter(config=WRITERS["qwen3"])
+    parts = LogMel(20), MLPEncoder(20, dim=16, stack=4), MLPProjector(hidden_dim=8), writer
+    model = SpeechLLM(*parts, text_encoder.vocab_size, text_encoder.prompt).eval()
+    return Recognizer(model, text_encoder, SpeechLLMGreedySearch())
+
+
+class Dictated(torch.nn.Module):
+    """A projector that says vectors [1, P, H] whatever it hears."""
+
+    def __init__(self, vectors: torch.Tensor) -> None:
+        super().__init__()
+        self.vectors = vectors
+
+    def forward(self, encoded: torch.Tensor, lengths: torch.Tensor) -> Projected:
+        return Projected(self.vectors, torch.tensor([self.vectors.size(1)]))
+
 
 AUDIO = 0.1 * np.random.default_rng(0).standard_normal(16000).astype(np.float32)
 
@@ -70,6 +103,29 @@ def test_the_weights_of_a_paraformer_add_up_to_its_slots():
     U = len(transcript.hypotheses[0].tokens)
     assert len(weights) == 25 and int(sum(weights) + model.predictor.tail) == U
     assert f"sum {sum(weights):.2f}" in picture.about and f"{U} slots" in picture.about
+
+
+def test_a_speech_llm_shows_what_its_frames_are_like_and_where_it_looks():
+    """A projector that puts the embeddings of 'maple' in the place of five frames: that is what is shown."""
+    llm = speech_llm()
+    ids = llm.text_encoder.encode("maple")
+    llm.model.projector = Dictated(llm.model.writer.embed(torch.tensor([ids])))
+    transcript, (projected, attention) = inspect_recording(llm, AUDIO, "clip")
+    assert [projected.name, attention.name] == ["projected", "attention"]
+    panel = projected.figure.axes[1]
+    assert [label.get_text() for label in panel.get_yticklabels()] == [*"maple"]
+    alike = panel.images[0].get_array()
+    assert alike.shape == (5, 5) and (alike.argmax(0) == range(5)).all()
+    np.testing.assert_allclose(np.diag(alike), 1, rtol=1e-4)
+    rows = len(transcript.hypotheses[0].tokens) + 1
+    layers = [axes.images[0].get_array() for axes in attention.figure.axes[1:3]]
+    assert all(layer.shape == (rows, 5) and (layer.sum(1) < 1).all() for layer in layers)
+    # Where the last layer looks does not hang on how it is asked: with every token's mask, and one by one.
+    vectors, tokens = llm.model.projector.vectors, torch.tensor([transcript.hypotheses[0].tokens])
+    full = llm.model.looked(vectors, tokens)
+    first = llm.model.looked(vectors, tokens[:, :1])
+    torch.testing.assert_close(full[:, :2], first, atol=1e-5, rtol=1e-4)
+    assert llm.model.writer.network.config._attn_implementation == "sdpa"
 
 
 def test_what_is_too_short_for_a_frame_is_refused():

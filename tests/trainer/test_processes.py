@@ -34,6 +34,14 @@ SETTINGS = [
 def train(
     save_dir: Path, processes: int, *settings: str, script="train.py", restarts: int = 0
 ) -> subprocess.CompletedProcess:
+    """Trains a small CTC model."""
+    settings = (*SETTINGS, f"save_dir={save_dir}", "run_name=run", *settings)
+    return torchrun(processes, *settings, script=script, restarts=restarts)
+
+
+def torchrun(
+    processes: int, *settings: str, script="train.py", restarts: int = 0
+) -> subprocess.CompletedProcess:
     """Runs the door under torchrun, also where there is one process only."""
     launcher = [
         "torch.distributed.run",
@@ -41,16 +49,7 @@ def train(
         f"--nproc_per_node={processes}",
         f"--max-restarts={restarts}",
     ]
-    command = [
-        sys.executable,
-        "-m",
-        *launcher,
-        script,
-        *SETTINGS,
-        f"save_dir={save_dir}",
-        "run_name=run",
-        *settings,
-    ]
+    command = [sys.executable, "-m", *launcher, script, *settings]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -151,3 +150,22 @@ def test_a_loss_that_is_nan_in_one_process_drops_the_step_in_all(tmp_path, monke
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("left out, the loss of these clips was NaN or infinite") == 1
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_a_speech_llm_of_which_only_the_projector_is_trained(tmp_path):
+    """Most weights take no part in DDP, and a mixture's auxiliary loss is of each micro-batch."""
+    pytest.importorskip("transformers")
+    settings = [
+        *("-cn=speech_llm", "+test=tiny_llm", f"datasets.train.data_dir={ROOT / 'samples'}"),
+        *("datasets=samples", "model/projector=moe", "model.projector.hidden_dim=16", "writer=none"),
+        *("~decoders.beam", "~decoders.sample", "batching.batch_size=1", f"trainer.max_steps={STEPS}"),
+        *(f"trainer.evaluate_every_steps={STEPS}", "run_name=run"),
+    ]
+    for processes, accumulate in ((1, 2), (2, 1)):
+        share = [f"trainer.accumulate={accumulate}", f"save_dir={tmp_path / str(processes)}"]
+        done = torchrun(processes, *settings, *share)
+        assert done.returncode == 0 and done.stdout.count("checkpoint: ") == 1, done.stderr
+    together, alone = (weights(tmp_path / str(processes)) for processes in (2, 1))
+    torch.testing.assert_close(together, alone, atol=3e-6, rtol=1e-5)
+    shared = load_file(tmp_path / "2" / "run" / "checkpoints" / f"step-{STEPS}" / "model.safetensors")
+    assert (shared["projector.norm.weight"] != 1).all()  # it was trained

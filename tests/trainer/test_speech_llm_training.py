@@ -226,6 +226,25 @@ def test_a_conformer_of_another_family_listens(hub, tmp_path):
     assert reloaded(checkpoint) == texts(trainer.step.model, trainer.text_encoder, trainer.searches["greedy"])
 
 
+def test_frozen_parts_that_nobody_taught_are_said(hub, tmp_path, capsys):
+    """A Conformer comes by trainer.init_from alone: without it the run would learn from a random one."""
+    small = ["model.encoder.dim=16", "model.encoder.num_layers=1", "model.encoder.subsampling_channels=4"]
+    base = ["+test=tiny", "datasets=samples", f"datasets.train.data_dir={SAMPLES}", "writer=[none]"]
+    base += [
+        "model=speech_llm_conformer",
+        f"model.writer.source={hub / 'qwen2'}",
+        "model/writer=qwen2",
+        *small,
+    ]
+    base += ["~decoders.beam", "~decoders.sample", f"save_dir={tmp_path}", "run_name=deaf"]
+    build_trainer(compose("speech_llm", base)).run()
+    said = capsys.readouterr().out
+    assert "warning: encoder: random, and frozen as such; start from a checkpoint" in said
+    build_trainer(compose("speech_llm", [*base, "run_name=all", "model.frozen=[writer]"])).run()
+    training(hub, tmp_path, "run_name=taught").run()
+    assert "warning" not in capsys.readouterr().out
+
+
 def test_learning_rates_that_nobody_has_are_one_line(hub, tmp_path):
     for choices, line in (
         (["+learning_rates.writer=1.0e-3"], "learning_rates.writer: no part of that name is trained"),

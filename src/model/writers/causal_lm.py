@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from src.model.pretrained import Pretrained, Source
@@ -49,14 +50,26 @@ class CausalLMWriter(Pretrained):
 
     def forward(self, vectors: Tensor, real: Tensor, last: int) -> Tensor:
         """vectors [B, L, H], which of them are real [B, L] -> logits [B, last, V] after each of the ``last`` ones."""
-        positions = (real.long().cumsum(1) - 1).clamp_min(0)
+        return self._after(vectors, real, last).logits
+
+    def _after(self, vectors: Tensor, real: Tensor, last: int, **settings: Any) -> Any:
         return self.network(
             inputs_embeds=vectors,
             attention_mask=real.long(),
-            position_ids=positions,
+            position_ids=(real.long().cumsum(1) - 1).clamp_min(0),
             logits_to_keep=last,
             use_cache=False,
-        ).logits
+            **settings,
+        )
+
+    def looked(self, vectors: Tensor, real: Tensor, last: int) -> Tensor:
+        """As ``forward`` -> where it looks from each of the ``last`` ones, mean of all heads, [B, layers, last, L]."""
+        self.network.set_attn_implementation("eager")  # the one that tells
+        try:
+            layers = self._after(vectors, real, last, output_attentions=True).attentions
+        finally:
+            self.network.set_attn_implementation("sdpa")
+        return torch.stack([weights[:, :, -last:].float().mean(1) for weights in layers], 1)
 
     def generate(self, vectors: Tensor, real: Tensor, **settings: Any) -> Tensor:
         """What ``transformers`` generates after vectors [B, L, H], padded on the left: new tokens [B (n), U]."""
