@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import toy_token_times
+from benchmarks import families, toy_token_times
 from src.datasets.tones import TonesDataset
+from src.decoding import Hypothesis
+from src.recognizer import Recognizer, Transcript
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -97,3 +99,28 @@ def test_ctc_searches_are_compared_and_none_loses_to_greedy(tmp_path):
     rows = {row["search"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
     assert {"greedy", "lectern", "lectern, sure frames folded"} <= set(rows)
     assert all(row["below_greedy"] == 0 for row in rows.values() if row["search"].startswith("lectern"))
+
+
+def test_families_are_compared_on_a_folder(tmp_path):
+    command = "-m benchmarks.families samples checkpoints/demo:greedy checkpoints/demo:beam --clips 2 --rounds 1 --json"
+    done = subprocess.run(
+        [sys.executable, *command.split(), str(tmp_path / "figures.json")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [*figures] == ["checkpoints/demo:greedy", "checkpoints/demo:beam"]
+    assert all(0 < one["behind_the_encoder"] < one["real_time_factor"] for one in figures.values())
+
+
+def test_how_much_longer_texts_are_than_what_was_said():
+    recognizer = Recognizer.load(ROOT / "checkpoints" / "demo")
+    found = [
+        Transcript("0", "one", [], [Hypothesis([1, 2, 3], 0.0)]),
+        Transcript("1", "", [], [Hypothesis([], 0.0)]),
+    ]
+    assert families.lengths_apart(recognizer, ["ones", "a"], found).tolist() == [-1, -1]
