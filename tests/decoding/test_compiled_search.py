@@ -47,12 +47,17 @@ def test_frames_with_all_scorers_can_be_captured(monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling on a CPU needs a C++ compiler")
-def test_a_compiled_search_finds_the_same(capsys):
+def test_a_compiled_search_finds_the_same():
     log_probs = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     lengths = torch.tensor([9, 6])
+    assert_same(CTCBeamSearch(4, compile=True)(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
+
+
+def test_that_it_compiles_is_said_once(monkeypatch, capsys):
+    compile_with(monkeypatch, "eager")
     search = CTCBeamSearch(4, compile=True)
-    assert_same(search(log_probs, lengths), CTCBeamSearch(4)(log_probs, lengths))
-    search(log_probs, lengths)
+    for _ in range(3):
+        search(torch.randn(2, 5, 4).log_softmax(-1), torch.tensor([5, 5]))
     assert capsys.readouterr().err.count("compiling the search") == 1
 
 
