@@ -59,7 +59,7 @@ class SpeechLLM(SpeechModel):
         if unknown := [name for name in frozen if name not in PARTS]:
             raise UserError(f"frozen: {unknown[0]} is unknown; choose from {', '.join(PARTS)}")
         self.projector, self.writer = projector.connect(encoder.dim, writer.dim), writer
-        self.end = prompt["end"]
+        self.vocab_size, self.end = vocab_size, prompt["end"]
         for name in ("before", "after"):
             self.register_buffer(name, torch.tensor(prompt[name], dtype=torch.long), persistent=False)
         self.frozen = tuple(frozen)

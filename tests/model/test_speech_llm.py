@@ -138,7 +138,8 @@ def test_greedy_takes_the_best_token_again_and_again(model, audio):
         tokens = []
         while len(tokens) < P:
             written = torch.cat([vectors, model.writer.embed(torch.tensor([tokens], dtype=torch.long))], 1)
-            best = int(model.writer.network(inputs_embeds=written).logits[0, -1].argmax())
+            logits = model.writer.network(inputs_embeds=written).logits[0, -1]
+            best = int(logits[: model.vocab_size].argmax())  # beyond it are no tokens
             if best == model.end:
                 break
             tokens.append(best)
@@ -231,7 +232,7 @@ def test_no_search_goes_on_for_ever(audio):
     """A writer that never ends, and one that says the same again and again."""
     model = speech_llm()
     _, outputs = outputs_of(model, audio, LENGTHS)
-    model.end = 263  # beyond the tokenizer: never the best
+    model.end = 263  # beyond the tokenizer: never the best, nor allowed before it has to be
     for search in (
         SpeechLLMGreedySearch(2.0, 1000),
         SpeechLLMBeamSearch(2, 1.0, 2.0, 1000),
@@ -342,6 +343,10 @@ def test_searches_refuse_settings():
         (lambda: SpeechLLMGreedySearch(max_repeats=1), "max_repeats=1"),
         (lambda: SpeechLLMBeamSearch(beam_size=0), "beam_size=0"),
         (lambda: SpeechLLMBeamSearch(length_penalty="x"), "length_penalty='x'"),
+        (
+            lambda: SpeechLLMBeamSearch(length_penalty=1000),
+            "length_penalty=1000 must be a number from -5 to 5",
+        ),
         (lambda: SpeechLLMSamplingSearch(samples=0), "samples=0"),
         (lambda: SpeechLLMSamplingSearch(temperature=0), "temperature=0"),
         (lambda: SpeechLLMSamplingSearch(top_p=0), "top_p=0"),
