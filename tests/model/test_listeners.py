@@ -145,12 +145,15 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path):
+def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path, caplog):
     torch.manual_seed(1)
     sizes = LISTENERS[name]
     whole = WHOLE[name](transformers.AutoConfig.for_model(**sizes))
     whole.save_pretrained(tmp_path)
+    caplog.clear()
+    verbosity = transformers.logging.get_verbosity()
     encoder = TransformersEncoder(str(tmp_path))
+    assert not caplog.records and transformers.logging.get_verbosity() == verbosity  # no list of what is left
     theirs = {
         "whisper": lambda: whole.model.encoder,
         "glm_asr": lambda: whole.model.audio_tower,
