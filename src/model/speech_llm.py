@@ -82,12 +82,6 @@ class SpeechLLM(SpeechModel):
             keep_still(getattr(self, name), mode)
         return self
 
-    def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, F], feature_lengths [B] -> encoded [B, T', D], encoded_lengths [B]."""
-        learns = any(weight.requires_grad for weight in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            return super().encode(features, feature_lengths)
-
     def forward(
         self,
         features: Tensor,

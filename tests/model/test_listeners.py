@@ -237,6 +237,17 @@ def test_missing_weights_are_said(tmp_path):
         TransformersEncoder(str(tmp_path))
 
 
+def test_a_frozen_one_s_running_statistics_are_not_saved_either(tmp_path):
+    from src.model.pretrained import freeze
+
+    config = transformers.AutoConfig.for_model(**LISTENERS["hubert"], conv_pos_batch_norm=True)
+    transformers.HubertModel(config).save_pretrained(tmp_path)
+    encoder = TransformersEncoder(str(tmp_path))
+    assert any("running_mean" in name for name in encoder.state_dict())
+    freeze(encoder)
+    assert not encoder.state_dict() and not encoder.load_state_dict({}).missing_keys
+
+
 def test_frozen_ones_are_not_saved_and_lora_alone_is(tmp_path):
     from src.model.pretrained import freeze
 

@@ -41,7 +41,12 @@ SEARCHES = {
 
 
 def speech_llm(
-    writer: str = "qwen3", listener: str = "glm_asr", text_encoder=None, lora=None, **settings
+    writer: str = "qwen3",
+    listener: str = "glm_asr",
+    text_encoder=None,
+    lora=None,
+    dtype="float32",
+    **settings,
 ) -> SpeechLLM:
     torch.manual_seed(0)
     text_encoder = text_encoder or ChatTextEncoder()
@@ -49,8 +54,8 @@ def speech_llm(
     parts = {"projector": MLPProjector(stack=4, hidden_dim=16), "frozen": ["encoder", "writer"], **settings}
     model = SpeechLLM(
         TransformersFrontend(config=config),
-        TransformersEncoder(config=config, lora=lora),
-        writer=CausalLMWriter(config=WRITERS[writer]),
+        TransformersEncoder(config=config, lora=lora, dtype=dtype),
+        writer=CausalLMWriter(config=WRITERS[writer], dtype=dtype),
         **text_encoder.for_model(),
         **parts,
     )
@@ -214,6 +219,13 @@ def test_every_listener_can_be_trained_as_a_whole_or_with_lora(listener, audio):
         assert all(gradient.isfinite().all() for gradient in gradients.values())
     assert all("lora_" in name for name in gradients)
     assert not any("masked_spec_embed" in name for name, _ in whole.named_parameters())
+
+
+@pytest.mark.parametrize("trained", ["encoder", "writer"])
+def test_what_is_trained_is_float32_whatever_the_rest_is(trained):
+    model = speech_llm(dtype="bfloat16", frozen=[name for name in ("encoder", "writer") if name != trained])
+    assert {weight.dtype for weight in getattr(model, trained).parameters()} == {torch.float32}
+    assert {w.dtype for w in model.parameters() if not w.requires_grad} == {torch.bfloat16}
 
 
 def test_a_mixture_s_auxiliary_loss_is_added_in_training_alone(audio):

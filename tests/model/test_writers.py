@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -24,11 +26,13 @@ OTHERS = {
 @pytest.mark.parametrize("config", [*WRITERS.values(), *OTHERS.values()], ids=[*WRITERS, *OTHERS])
 @torch.no_grad()
 def test_nothing_is_known_of_later_tokens(config):
-    """Nor of padding on the left."""
+    """Nor of padding on the left; positions are the class's own."""
     torch.manual_seed(0)
     writer = CausalLMWriter(config=config).eval()
     vectors = writer.embed(torch.randint(0, 264, (1, 9)))
     logits = writer(vectors, torch.ones(1, 9, dtype=torch.bool), last=9)
+    theirs = writer.network(inputs_embeds=vectors).logits
+    torch.testing.assert_close(logits, theirs, atol=1e-6, rtol=1e-5)
     changed = vectors.clone()
     changed[:, 6:] *= -1.0
     other = writer(changed, torch.ones(1, 9, dtype=torch.bool), last=9)
@@ -44,6 +48,27 @@ def test_what_reads_both_ways_is_refused(name):
     """It would be told the answer while it is trained."""
     with pytest.raises(UserError, match=f"writer: {name} is no causal language model; choose another"):
         CausalLMWriter(config={"model_type": name, **LANGUAGE})
+
+
+def test_a_folder_s_own_way_of_generating_is_not_taken(tmp_path):
+    """Temperatures, penalties and ends of its generation_config.json: a search's settings are all its own."""
+    torch.manual_seed(0)
+    network = CausalLMWriter(config=WRITERS["qwen3"]).network
+    for weight in network.parameters():
+        weight.data.mul_(4.0)
+    network.save_pretrained(tmp_path)
+    real = torch.ones(1, 5, dtype=torch.bool)
+
+    def written():
+        writer = CausalLMWriter(str(tmp_path)).eval()
+        return writer.generate(
+            writer.embed(torch.arange(5)[None]), real, max_new_tokens=9, pad_token_id=0
+        ).tolist()
+
+    expected = written()
+    own = {"repetition_penalty": 9.0, "suppress_tokens": expected[0][:3], "max_new_tokens": 2}
+    (tmp_path / "generation_config.json").write_text(json.dumps(own))
+    assert written() == expected and len(expected[0]) == 9
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "lm_head"], ["embed_tokens"]])
