@@ -15,6 +15,7 @@ from src.model.projectors import (
     SwiGLUProjector,
 )
 from src.model.projectors.projector import stack_frames, stacked_lengths
+from src.model.projectors.stacked import RMSNorm
 
 E, H = 12, 10
 SMALL = {
@@ -147,6 +148,17 @@ def test_layers_by_hand():
     weights = mosa.router(y).softmax(-1)
     expected = torch.einsum("btn,nbtd->btd", weights, torch.stack([expert(y) for expert in mosa.experts]))
     torch.testing.assert_close(mosa(x, lengths).vectors, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_norms_are_computed_in_float32_also_of_half_precision():
+    """The mean of 300 squares of 300 is more than float16 has numbers for."""
+    x = torch.full((1, 300), 300.0, dtype=torch.float16)
+    normed = RMSNorm(300)(x)
+    assert normed.dtype == torch.float16 and torch.equal(normed, torch.ones_like(normed))
+    noise = torch.randn(4, 300).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(RMSNorm(300)(noise), rms_norm(noise.float(), 1.0).bfloat16())
 
 
 @torch.no_grad()
