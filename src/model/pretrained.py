@@ -182,8 +182,8 @@ def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:
 
 
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dropout: float = 0.0) -> None:
-    """Puts float32 matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``;
-    everything else is frozen. Raises ``UserError`` where there are no such layers."""
+    """Puts matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``; all else is
+    frozen. Raises ``UserError`` where there are no such layers."""
     peft = speech_llm_package("peft")
     try:
         config = peft.LoraConfig(
@@ -193,9 +193,6 @@ def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dr
     except (TypeError, ValueError) as error:
         raise UserError(f"lora: {' '.join(str(error).split())[:200]}; correct its settings") from None
     freeze(network)
-    for name, weight in network.named_parameters():
-        if ADAPTER in name:
-            weight.data = weight.data.float()
 
 
 def freeze(part: nn.Module) -> None:

@@ -70,6 +70,23 @@ def test_sizes_are_read_from_the_config(name):
     assert frontend.hop * encoder.subsampling_factor == (80 if waves else 320)  # samples a frame
     encoded, counts = heard((frontend, encoder), torch.randn(1, 16_000), torch.tensor([16_000]))
     assert counts.tolist() == [199 if waves else 50]
+    short = heard((frontend, encoder), torch.randn(5, 481), torch.tensor([481, 321, 161, 160, 1]))[1]
+    assert short.tolist() == (
+        [5, 3, 1, 1, 0] if waves else [2, 2, 1, 1, 1]
+    )  # half a step of Whisper's is one
+
+
+def test_batch_norm_in_hubert_s_positions_sees_no_padding():
+    torch.manual_seed(0)
+    config = {**LISTENERS["hubert"], "conv_pos_batch_norm": True}
+    parts = TransformersFrontend(config=config), TransformersEncoder(config=config).eval()
+    for name, buffer in parts[1].named_buffers():
+        if "running_mean" in name:
+            buffer.fill_(1.0)  # zeros are no longer zeros behind it
+    audio, lengths = torch.randn(2, 9_000) * 0.1, torch.tensor([9_000, 4_000])
+    (_, together), (_, n) = heard(parts, audio, lengths)
+    alone, _ = heard(parts, audio[1:, :4_000], lengths[1:])
+    torch.testing.assert_close(together[:n], alone[0], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -169,6 +186,12 @@ def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path, caplog):
     assert TransformersEncoder(str(tmp_path), revision=encoder.revision).revision == encoder.revision
     with pytest.raises(UserError, match="holds other weights .* restore them"):
         TransformersEncoder(str(tmp_path), revision="0" * 32)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "layer_norm_eps": 0.5}))
+    with pytest.raises(
+        UserError, match="holds other weights .* restore them"
+    ):  # the same ones, read otherwise
+        TransformersEncoder(str(tmp_path), revision=encoder.revision)
 
 
 def test_waveforms_are_normalised_as_the_folder_says(tmp_path):

@@ -225,7 +225,11 @@ def test_every_listener_can_be_trained_as_a_whole_or_with_lora(listener, audio):
 def test_what_is_trained_is_float32_whatever_the_rest_is(trained):
     model = speech_llm(dtype="bfloat16", frozen=[name for name in ("encoder", "writer") if name != trained])
     assert {weight.dtype for weight in getattr(model, trained).parameters()} == {torch.float32}
-    assert {w.dtype for w in model.parameters() if not w.requires_grad} == {torch.bfloat16}
+    lora = {"rank": 2, "alpha": 4, "targets": ["q_proj"]}
+    adapted = speech_llm(dtype="bfloat16", lora=lora)
+    for one in (model, adapted):
+        assert {w.dtype for w in one.parameters() if w.requires_grad} == {torch.float32}
+        assert {w.dtype for w in one.parameters() if not w.requires_grad} == {torch.bfloat16}
 
 
 def test_a_mixture_s_auxiliary_loss_is_added_in_training_alone(audio):
