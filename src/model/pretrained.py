@@ -182,8 +182,10 @@ def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:
 
 
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dropout: float = 0.0) -> None:
-    """Puts matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``; all else is
-    frozen. Raises ``UserError`` where there are no such layers."""
+    """Puts matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``.
+
+    All else is frozen. Raises ``UserError`` where there are no such layers.
+    """
     peft = speech_llm_package("peft")
     try:
         config = peft.LoraConfig(
