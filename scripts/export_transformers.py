@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.export.directory import export_for_transformers
+from src.export.directory import MODELING, export_for_transformers
 from src.utils.errors import UserError, door
 
 
@@ -33,7 +33,8 @@ def main() -> None:
         "--whole", action="store_true", help="with the weights of a hub's frozen networks, too"
     )
     arguments = parser.parse_args()
-    if arguments.out.exists() and not (arguments.out / "config.json").is_file():
+    # A config.json alone could be that of somebody's network.
+    if arguments.out.exists() and not (arguments.out / f"{MODELING}.py").is_file():
         raise UserError(f"--out {arguments.out}: is there already, and no such directory; choose another")
     export_for_transformers(arguments.checkpoint, arguments.out, arguments.decoder, arguments.whole)
     for file in sorted(arguments.out.iterdir()):

@@ -3,7 +3,8 @@
     python scripts/push_to_hub.py checkpoints/demo owner/name
     python scripts/push_to_hub.py exported/demo owner/name --private
 
-All files in one commit. The token is HF_TOKEN, or that of `hf auth login`.
+All files in one commit; of a run its best checkpoint, without what only resuming needs. The token is HF_TOKEN, or that
+of `hf auth login`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.checkpoint import Checkpoint
 from src.export.directory import MODELING
 from src.fetching.uploads import push
-from src.utils.errors import door
+from src.utils.errors import UserError, door
+
+
+def refuse_local_networks(checkpoint: Checkpoint) -> None:
+    """Raises ``UserError`` for a speech LLM that names a folder of this machine, which nobody else has."""
+    for name, part in checkpoint.config["model"].items():
+        source = part.get("source") if isinstance(part, dict) else None
+        if source is not None and Path(source).is_dir():
+            raise UserError(
+                f"{checkpoint.path}: its {name} lies in {source}, which nobody else has; push what "
+                "scripts/export_transformers.py makes of it, which takes it along"
+            )
 
 
 @door
@@ -33,7 +45,9 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.source
     if not (folder / f"{MODELING}.py").is_file():
-        folder = Checkpoint.open(folder).path
+        checkpoint = Checkpoint.open(folder)
+        refuse_local_networks(checkpoint)
+        folder = checkpoint.path
     address = push(folder, arguments.repository, arguments.message, arguments.private, arguments.endpoint)
     print(f"pushed {folder}: {address}")
 

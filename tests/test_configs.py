@@ -232,3 +232,8 @@ def test_model_has_its_real_size_and_may_be_shared(name):
 def test_every_yaml_begins_by_saying_what_it_is():
     for path in CONFIGS.rglob("*.yaml"):
         assert path.read_text(encoding="utf-8").startswith("# "), path
+
+
+def test_a_speech_llm_s_tokenizer_is_of_the_revision_of_its_writer():
+    assert compose("speech_llm", []).text_encoder.revision is None
+    assert compose("speech_llm", ["model.writer.revision=v1"]).text_encoder.revision == "v1"

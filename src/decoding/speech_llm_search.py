@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from src.decoding.attention_greedy import token_limits
 from src.decoding.hypothesis import Hypothesis
+from src.decoding.nucleus import nucleus_of
 from src.decoding.settings import (
     NEVER,
     is_count,
@@ -33,6 +34,7 @@ class PromptedModel(Protocol):
 
     writer: Any  # generate(vectors, real, **settings) -> tokens
     end: int  # the token that ends an answer
+    vocab_size: int  # of the tokenizer; the writer may know more tokens, which stand for nothing
 
     def prompt(self, projected: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """projected [B, P, H], lengths [B] -> vectors [B, L, H], padded on the left, and which are real [B, L]."""
@@ -72,21 +74,24 @@ def best_first(found: list[Hypothesis]) -> list[Hypothesis]:
 
 
 class Guard:
-    """A logits processor: makes texts end that are too long or go round in circles, and notes what was chosen.
+    """A logits processor: lets nothing be written that the tokenizer does not know, makes texts end that are too long
+    or go round in circles, and notes what was chosen.
 
     Args:
-        end: the token that ends a text.
+        model: says what ends a text, and how many tokens there are.
         limits: how many tokens each text may have [N].
         times: how often in a row the same may be said.
     """
 
-    def __init__(self, end: int, limits: Tensor, times: int) -> None:
-        self.end, self.limits, self.times = end, limits, times
+    def __init__(self, model: PromptedModel, limits: Tensor, times: int) -> None:
+        self.end, self.vocab_size = model.end, model.vocab_size
+        self.limits, self.times = limits, times
         self.chosen: list[Tensor] = []  # log probabilities [N] of the best tokens, step by step
 
     def __call__(self, written: Tensor, scores: Tensor) -> Tensor:
         """written [N, u], scores [N, V] of the next token -> log_probs [N, V] of those that may be."""
         log_probs = without_nan(scores.float().log_softmax(-1))
+        log_probs[:, self.vocab_size :] = NEVER
         wanted = self.preferred(log_probs, written.size(1))
         over = (written.size(1) >= self.limits) | repeats(written, self.times)
         wanted = wanted.masked_fill(over[:, None], NEVER)
@@ -123,7 +128,7 @@ class SpeechLLMGreedySearch:
         return self.search(model, projected, projected_lengths) if len(projected) else []
 
     def search(self, model: PromptedModel, projected: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
-        guard = Guard(model.end, self.limits(lengths), self.max_repeats)
+        guard = Guard(model, self.limits(lengths), self.max_repeats)
         return [[hypothesis] for hypothesis in self.written(model, projected, lengths, guard)]
 
     def limits(self, lengths: Tensor) -> Tensor:
@@ -182,14 +187,15 @@ class SpeechLLMBeamSearch(SpeechLLMGreedySearch):
     ) -> None:
         super().__init__(max_tokens_per_frame, max_repeats)
         require_beam_size(beam_size)
-        require(is_number(length_penalty), "length_penalty", length_penalty, "a number")
+        fits = is_number(length_penalty) and abs(length_penalty) <= 5  # powers of lengths stay finite
+        require(fits, "length_penalty", length_penalty, "a number from -5 to 5")
         self.beam_size, self.length_penalty = beam_size, length_penalty
 
     def search(self, model: PromptedModel, projected: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         if self.beam_size == 1:
             return super().search(model, projected, lengths)
         K = self.beam_size
-        guard = Guard(model.end, self.limits(lengths).repeat_interleave(K), self.max_repeats)
+        guard = Guard(model, self.limits(lengths).repeat_interleave(K), self.max_repeats)
         tokens = self.generated(
             model,
             projected,
@@ -262,7 +268,7 @@ class SpeechLLMSamplingSearch(SpeechLLMGreedySearch):
     def search(self, model: PromptedModel, projected: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:
         S = self.samples
         projected, lengths = projected.repeat_interleave(S, 0), lengths.repeat_interleave(S)
-        found = self.written(model, projected, lengths, _Draws(model.end, self.limits(lengths), self))
+        found = self.written(model, projected, lengths, _Draws(model, self.limits(lengths), self))
         different = [
             {tuple(hypothesis.tokens): hypothesis for hypothesis in found[start : start + S]}
             for start in range(0, len(found), S)
@@ -273,17 +279,14 @@ class SpeechLLMSamplingSearch(SpeechLLMGreedySearch):
 class _Draws(Guard):
     """Chooses at random, as ``SpeechLLMSamplingSearch`` says."""
 
-    def __init__(self, end: int, limits: Tensor, search: SpeechLLMSamplingSearch) -> None:
-        super().__init__(end, limits, search.max_repeats)
+    def __init__(self, model: PromptedModel, limits: Tensor, search: SpeechLLMSamplingSearch) -> None:
+        super().__init__(model, limits, search.max_repeats)
         self.settings = search
 
     def preferred(self, log_probs: Tensor, step: int) -> Tensor:
-        scaled = (log_probs / self.settings.temperature).log_softmax(-1)
-        values, order = scaled.sort(-1, descending=True)
-        before = values.exp().cumsum(-1) - values.exp()  # the share of those that are more probable
-        values = values.masked_fill(before >= self.settings.top_p, NEVER)
+        nucleus = nucleus_of(log_probs.double(), self.settings.temperature, self.settings.top_p)
         generator = torch.Generator(log_probs.device).manual_seed((self.settings.seed << 20) + step)
         S, V = self.settings.samples, log_probs.size(1)
         uniform = torch.rand(S, V, generator=generator, device=log_probs.device).clamp_min(1e-20)
         noise = -(-uniform.log()).clamp_min(1e-20).log()
-        return torch.empty_like(values).scatter_(1, order, values) + noise.repeat(len(values) // S, 1)
+        return nucleus.log() + noise.repeat(len(nucleus) // S, 1)

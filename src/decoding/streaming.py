@@ -15,8 +15,10 @@ from src.decoding.speech_llm_search import Guard, PromptedModel, SpeechLLMGreedy
 class _Telling(Guard):
     """Tells what is written so far [u], before each token."""
 
-    def __init__(self, end: int, limits: Tensor, times: int, tell: Callable[[list[int]], None]) -> None:
-        super().__init__(end, limits, times)
+    def __init__(
+        self, model: PromptedModel, limits: Tensor, times: int, tell: Callable[[list[int]], None]
+    ) -> None:
+        super().__init__(model, limits, times)
         self.tell = tell
 
     def __call__(self, written: Tensor, scores: Tensor) -> Tensor:
@@ -34,7 +36,7 @@ def written_so_far(
     """
     told: SimpleQueue = SimpleQueue()
     limits = search.limits(lengths).clone()
-    guard = _Telling(model.end, limits, search.max_repeats, told.put)
+    guard = _Telling(model, limits, search.max_repeats, told.put)
 
     @torch.inference_mode()
     def write() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from src.utils.errors import UserError
 from src.utils.files import files_below
 
+OF_TRAINING = "training"  # below a run's checkpoint
+
 
 def push(
     folder: Path, repository: str, message: str, private: bool = False, endpoint: str | None = None
@@ -15,7 +17,7 @@ def push(
     """Makes the repository where there is none, and puts the folder's files into it with one commit.
 
     Args:
-        folder: hidden files in it stay where they are.
+        folder: hidden files in it stay where they are, and so does ``training/``, which only resuming needs.
         repository: ``owner/name``, of models.
         message: of the commit.
         private: whether nobody else sees it, if it is made now.
@@ -30,7 +32,7 @@ def push(
         raise UserError(f"{repository}: the hub needs a package; pip install huggingface_hub") from None
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise UserError(f"{repository}: a hub repository is named owner/name")
-    files = files_below(folder)
+    files = [file for file in files_below(folder) if file.relative_to(folder).parts[0] != OF_TRAINING]
     if not files:
         raise UserError(f"{folder}: holds no files; give a checkpoint directory")
     if get_token() is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,19 @@ class Source:
             return self._asked(lambda: make(config, **chosen)).eval()
         if self.is_folder:
             self._check_fingerprint()
-        network, report = self._asked(
-            lambda: kind.from_pretrained(
-                self.name,
-                config=config,
-                revision=None if self.is_folder else self.revision,
-                trust_remote_code=False,
-                use_safetensors=True,
-                key_mapping=dict(rename) if rename else None,
-                output_loading_info=True,
-                **chosen,
+        with _quiet():  # what of a larger network is not taken would be told tensor by tensor
+            network, report = self._asked(
+                lambda: kind.from_pretrained(
+                    self.name,
+                    config=config,
+                    revision=None if self.is_folder else self.revision,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                    key_mapping=dict(rename) if rename else None,
+                    output_loading_info=True,
+                    **chosen,
+                )
             )
-        )
         if report["missing_keys"] or report.get("mismatched_keys"):
             lack = sorted([*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))])
             raise UserError(f"{self.name}: has not all weights of a {type(network).__name__} ({lack[0]} ...)")
@@ -99,6 +101,18 @@ class Source:
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
             raise UserError(f"{where}: cannot be made ({reason}); {remedy}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """``transformers`` says errors alone."""
+    logging = speech_llm_package("transformers").logging
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def commit_of(hub_id: str, revision: str | None) -> str | None:
@@ -144,8 +158,9 @@ class Pretrained(nn.Module):
 
     def left_out(self) -> set[str]:
         """Names of tensors that a ``state_dict`` has not."""
-        tied = getattr(self.network, "all_tied_weights_keys", None) or {}
-        names = {f"network.{name}" for name in tied}
+        first: dict[nn.Parameter, str] = {}
+        everywhere = self.named_parameters(remove_duplicate=False)
+        names = {name for name, weight in everywhere if first.setdefault(weight, name) != name}  # tied
         frozen = {name for name, weight in self.named_parameters() if not weight.requires_grad}
         if self.is_elsewhere and frozen:
             names |= frozen | {name for name, _ in self.named_buffers()}
@@ -167,8 +182,10 @@ def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:
 
 
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dropout: float = 0.0) -> None:
-    """Puts float32 matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``;
-    everything else is frozen. Raises ``UserError`` where there are no such layers."""
+    """Puts matrices A [rank, in] and B [out, rank], B zero, beside the layers whose names end in ``targets``.
+
+    All else is frozen. Raises ``UserError`` where there are no such layers.
+    """
     peft = speech_llm_package("peft")
     try:
         config = peft.LoraConfig(
@@ -178,9 +195,6 @@ def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dr
     except (TypeError, ValueError) as error:
         raise UserError(f"lora: {' '.join(str(error).split())[:200]}; correct its settings") from None
     freeze(network)
-    for name, weight in network.named_parameters():
-        if ADAPTER in name:
-            weight.data = weight.data.float()
 
 
 def freeze(part: nn.Module) -> None:

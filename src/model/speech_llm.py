@@ -59,7 +59,7 @@ class SpeechLLM(SpeechModel):
         if unknown := [name for name in frozen if name not in PARTS]:
             raise UserError(f"frozen: {unknown[0]} is unknown; choose from {', '.join(PARTS)}")
         self.projector, self.writer = projector.connect(encoder.dim, writer.dim), writer
-        self.end = prompt["end"]
+        self.vocab_size, self.end = vocab_size, prompt["end"]
         for name in ("before", "after"):
             self.register_buffer(name, torch.tensor(prompt[name], dtype=torch.long), persistent=False)
         self.frozen = tuple(frozen)
@@ -81,12 +81,6 @@ class SpeechLLM(SpeechModel):
         for name in self.frozen:
             keep_still(getattr(self, name), mode)
         return self
-
-    def encode(self, features: Tensor, feature_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, F], feature_lengths [B] -> encoded [B, T', D], encoded_lengths [B]."""
-        learns = any(weight.requires_grad for weight in self.encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
-            return super().encode(features, feature_lengths)
 
     def forward(
         self,

@@ -19,8 +19,8 @@ AUDIO = "<audio>"  # where the speech stands in a prompt; no token of the vocabu
 INSTRUCTION = "Transcribe the speech to text"
 ANSWER = "transcript"  # a text to find the end of the assistant's turn by
 ROLES = {"start": "<|im_start|>", "end": "<|im_end|>"}  # ChatML's, of the tokenizer of bytes
-# Templates that tell the date would make another prompt every day.
-ONE_DAY = "{%- macro strftime_now(form) -%}21 June 2025{%- endmacro -%}"
+# Templates that tell the date would make another prompt every day. The line break belongs to the block.
+ONE_DAY = "{% macro strftime_now(form) %}21 June 2025{% endmacro %}\n"
 
 
 class ChatTextEncoder(TextEncoder):
@@ -59,11 +59,17 @@ class ChatTextEncoder(TextEncoder):
         else:
             self._take(*_of_transformers(source, revision, f"{AUDIO} {instruction}"))
 
-    def _take(self, tokenizer: Any, before: str, after: str, end: str) -> None:
-        ids = [tokenizer.encode(part, add_special_tokens=False).ids for part in (before, after, end)]
-        if not ids[2]:
+    def _take(self, tokenizer: Any, *parts: str) -> None:
+        """Parts: the template's text before the speech, after it, and after an answer."""
+        tokenizer.no_padding()  # a file may ask for both, and prompts would be filled up, texts cut
+        tokenizer.no_truncation()
+        before, after, rest = (tokenizer.encode(part, add_special_tokens=False).ids for part in parts)
+        special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+        # A space or a line break before it ends nothing: texts hold spaces, too.
+        ends = [i for i in rest if i in special] or rest
+        if not ends:
             raise UserError("the chat template marks no end of an answer; choose another tokenizer")
-        self._use(tokenizer, {"before": ids[0], "after": ids[1], "end": ids[2][0]})
+        self._use(tokenizer, {"before": before, "after": after, "end": ends[0]})
 
     def _use(self, tokenizer: Any, prompt: dict[str, Any]) -> None:
         self._tokenizer, self.prompt = tokenizer, prompt
@@ -157,8 +163,9 @@ def _of_transformers(source: str, revision: str | None, user: str) -> tuple[Any,
         raise UserError(
             f"{source}: no tokenizer with a chat template ({reason}); give a hub id or a folder of an instructed model"
         ) from None
-    if prompt.count(AUDIO) != 1:
-        raise UserError(
-            f"{source}: its chat template does not keep the user's text; choose another tokenizer"
-        )
+    for whose, kept in (("user", prompt.count(AUDIO) == 1), ("assistant", ANSWER in answered)):
+        if not kept:
+            raise UserError(
+                f"{source}: its chat template does not keep the {whose}'s text; choose another tokenizer"
+            )
     return backend, *prompt.split(AUDIO), answered.rpartition(ANSWER)[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -22,7 +23,8 @@ OF_TRAINING = ("dropout", "checkpoint_activations", "dtype", "lora")  # settings
 def initialise_from(
     model: SpeechModel, checkpoint_dir: str, text_encoder: TextEncoder, model_config: dict[str, Any]
 ) -> str:
-    """Copies the checkpoint's weights into ``model``; returns a line that says which were, and which start anew.
+    """Copies the checkpoint's weights into ``model``; returns a line that says which were, which start anew,
+    and which of the checkpoint's are left behind.
 
     Frontend and encoder must be the same (settings of training aside) as ``model_config`` describes them. What
     depends on the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for
@@ -46,17 +48,27 @@ def initialise_from(
         if name in theirs and theirs[name].shape == value.shape and (same_tokens or name.startswith(BODIES))
     }
     model.load_state_dict({**ours, **taken})
-    fresh = sorted(set(ours) - set(taken))
-    if not fresh:
+    fresh, homeless = sorted(set(ours) - set(taken)), sorted(set(theirs) - set(ours))
+    if not fresh and not homeless:
         return f"started from {checkpoint.path}: all its tensors taken"
-    parts = dict.fromkeys(name.partition(".")[0] for name in fresh)  # layers, not each of their tensors
-    reason = "the tokens differ"
-    if same_tokens:
-        reason = (
-            "it has them not" if set(fresh).isdisjoint(theirs) else "their shapes differ, or it has them not"
-        )
-    new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason} ({', '.join(parts)})"
-    return f"started from {checkpoint.path}: {new}"
+    said = [f"{len(taken)} tensors taken"]
+    if fresh:
+        reason = _reason(fresh, theirs, same_tokens)
+        said.append(f"{len(fresh)} start anew because {reason} ({_parts(fresh)})")
+    if homeless:  # such as LoRA, or a writer that was trained there and is frozen here
+        said.append(f"{len(homeless)} of its own have no place here ({_parts(homeless)})")
+    return f"started from {checkpoint.path}: {', '.join(said)}"
+
+
+def _reason(fresh: list[str], theirs: Collection[str], same_tokens: bool) -> str:
+    if not same_tokens:
+        return "the tokens differ"
+    return "it has them not" if set(fresh).isdisjoint(theirs) else "their shapes differ, or it has them not"
+
+
+def _parts(names: list[str]) -> str:
+    """Layers, not each of their tensors."""
+    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def untaught_parts(model: nn.Module) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from src.decoding import LengthBonus, ParaformerBeamSearch, ParaformerGreedySearch, ParaformerSamplingSearch
-from src.decoding.paraformer_search import nucleus_of
+from src.decoding.nucleus import nucleus_of
 from src.lm import NGramLM, TokenNGramScorer
 from src.model.slots.slots import Slots
 from src.utils.errors import UserError

@@ -119,13 +119,16 @@ def clips():
 
 
 def test_a_speech_llm_with_tied_weights(tmp_path, clips):
-    """The embeddings are saved once, and are the output layer's again."""
-    checkpoint = speech_llm_checkpoint(tmp_path / "llm", {"config": WRITERS["qwen3"]})
-    export_for_transformers(checkpoint, tmp_path / "out")
-    names = load_file(tmp_path / "out" / "model.safetensors").keys()
+    """The embeddings are saved once, and are the output layer's again; in a folder whose name needs care."""
+    checkpoint, out = (
+        speech_llm_checkpoint(tmp_path / "llm", {"config": WRITERS["qwen3"]}),
+        tmp_path / "a b.c (1)",
+    )
+    export_for_transformers(checkpoint, out)
+    names = load_file(out / "model.safetensors").keys()
     assert any("embed_tokens" in name for name in names) and not any("lm_head" in name for name in names)
     recognizer = Recognizer.load(checkpoint, device="cpu")
-    result = elsewhere(tmp_path / "out", clips, tmp_path)
+    result = elsewhere(out, clips, tmp_path)
     check(result, recognizer, clips)
     assert result["weights"] == sum(weight.numel() for weight in recognizer.model.parameters())
 
@@ -173,11 +176,16 @@ def test_what_cannot_be_shared_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own = "own.yaml"
     Path(own).write_text("search_of_checkpoint: beam\n")
+    somebody = tmp_path / "somebody's network"
+    somebody.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (somebody / name).write_text("{}")
     for words, line in (
         ([DEMO, "--decoder", "nothing"], "decoder=nothing is unknown"),
         ([DEMO, "--decoder", own], "decoder=own.yaml: give one of the checkpoint's own: beam, greedy"),
         (["nowhere"], "checkpoint nowhere does not exist"),
         ([DEMO, "--out", tmp_path], "is there already, and no such directory"),
+        ([DEMO, "--out", somebody], "is there already, and no such directory"),
     ):
         monkeypatch.setattr(
             sys, "argv", ["export_transformers.py", "--out", str(tmp_path / "x"), *map(str, words)]
@@ -186,4 +194,4 @@ def test_what_cannot_be_shared_is_one_line(tmp_path, monkeypatch, capsys):
             export_transformers.main()
         error = capsys.readouterr().err.splitlines()
         assert stop.value.code == 2 and len(error) == 1 and line in error[0]
-    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "x").exists() and (somebody / "model.safetensors").exists()

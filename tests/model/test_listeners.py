@@ -70,6 +70,23 @@ def test_sizes_are_read_from_the_config(name):
     assert frontend.hop * encoder.subsampling_factor == (80 if waves else 320)  # samples a frame
     encoded, counts = heard((frontend, encoder), torch.randn(1, 16_000), torch.tensor([16_000]))
     assert counts.tolist() == [199 if waves else 50]
+    short = heard((frontend, encoder), torch.randn(5, 481), torch.tensor([481, 321, 161, 160, 1]))[1]
+    assert short.tolist() == (
+        [5, 3, 1, 1, 0] if waves else [2, 2, 1, 1, 1]
+    )  # half a step of Whisper's is one
+
+
+def test_batch_norm_in_hubert_s_positions_sees_no_padding():
+    torch.manual_seed(0)
+    config = {**LISTENERS["hubert"], "conv_pos_batch_norm": True}
+    parts = TransformersFrontend(config=config), TransformersEncoder(config=config).eval()
+    for name, buffer in parts[1].named_buffers():
+        if "running_mean" in name:
+            buffer.fill_(1.0)  # zeros are no longer zeros behind it
+    audio, lengths = torch.randn(2, 9_000) * 0.1, torch.tensor([9_000, 4_000])
+    (_, together), (_, n) = heard(parts, audio, lengths)
+    alone, _ = heard(parts, audio[1:, :4_000], lengths[1:])
+    torch.testing.assert_close(together[:n], alone[0], atol=2e-5, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -145,12 +162,15 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path):
+def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path, caplog):
     torch.manual_seed(1)
     sizes = LISTENERS[name]
     whole = WHOLE[name](transformers.AutoConfig.for_model(**sizes))
     whole.save_pretrained(tmp_path)
+    caplog.clear()
+    verbosity = transformers.logging.get_verbosity()
     encoder = TransformersEncoder(str(tmp_path))
+    assert not caplog.records and transformers.logging.get_verbosity() == verbosity  # no list of what is left
     theirs = {
         "whisper": lambda: whole.model.encoder,
         "glm_asr": lambda: whole.model.audio_tower,
@@ -166,6 +186,12 @@ def test_the_encoder_is_taken_out_of_a_folder_with_more(name, tmp_path):
     assert TransformersEncoder(str(tmp_path), revision=encoder.revision).revision == encoder.revision
     with pytest.raises(UserError, match="holds other weights .* restore them"):
         TransformersEncoder(str(tmp_path), revision="0" * 32)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**settings, "layer_norm_eps": 0.5}))
+    with pytest.raises(
+        UserError, match="holds other weights .* restore them"
+    ):  # the same ones, read otherwise
+        TransformersEncoder(str(tmp_path), revision=encoder.revision)
 
 
 def test_waveforms_are_normalised_as_the_folder_says(tmp_path):
@@ -232,6 +258,17 @@ def test_missing_weights_are_said(tmp_path):
     save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=f"has not all weights of a HubertModel .*{name}"):
         TransformersEncoder(str(tmp_path))
+
+
+def test_a_frozen_one_s_running_statistics_are_not_saved_either(tmp_path):
+    from src.model.pretrained import freeze
+
+    config = transformers.AutoConfig.for_model(**LISTENERS["hubert"], conv_pos_batch_norm=True)
+    transformers.HubertModel(config).save_pretrained(tmp_path)
+    encoder = TransformersEncoder(str(tmp_path))
+    assert any("running_mean" in name for name in encoder.state_dict())
+    freeze(encoder)
+    assert not encoder.state_dict() and not encoder.load_state_dict({}).missing_keys
 
 
 def test_frozen_ones_are_not_saved_and_lora_alone_is(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from src.model.projectors import (
     SwiGLUProjector,
 )
 from src.model.projectors.projector import stack_frames, stacked_lengths
+from src.model.projectors.stacked import RMSNorm
 
 E, H = 12, 10
 SMALL = {
@@ -150,6 +153,17 @@ def test_layers_by_hand():
 
 
 @torch.no_grad()
+def test_norms_are_computed_in_float32_also_of_half_precision():
+    """The mean of 300 squares of 300 is more than float16 has numbers for."""
+    x = torch.full((1, 300), 300.0, dtype=torch.float16)
+    normed = RMSNorm(300)(x)
+    assert normed.dtype == torch.float16 and torch.equal(normed, torch.ones_like(normed))
+    noise = torch.randn(4, 300).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(RMSNorm(300)(noise), rms_norm(noise.float(), 1.0).bfloat16())
+
+
+@torch.no_grad()
 def test_mixture_sends_each_stack_to_its_two_best_experts():
     torch.manual_seed(0)
     moe = SMALL["moe"]().connect(E, H).eval()
@@ -177,6 +191,18 @@ def test_a_balanced_mixture_has_nothing_to_balance():
     x = torch.randn(1, 6, E)
     assert float(moe(x, torch.tensor([6])).auxiliary.detach()) == pytest.approx(0.0, abs=1e-9)
     assert float(moe(x, torch.tensor([0])).auxiliary.detach()) == 0.0  # and no NaN where nothing was heard
+
+
+@torch.no_grad()
+def test_the_router_s_jitter_is_a_factor_in_training_alone():
+    """Of logits that are 0 nothing changes; of others a little, and not in evaluation."""
+    torch.manual_seed(0)
+    moe = MoEProjector(stack=1, hidden_dim=4, jitter=0.5, balance=0.0, calm=1.0).connect(E, H)
+    x, lengths = torch.randn(1, 6, E), torch.tensor([6])
+    before = [float(moe.train(mode)(x, lengths).auxiliary) for mode in (False, False, True, True)]
+    assert before[0] == before[1] and len({*before}) == 3
+    torch.nn.init.zeros_(moe.router.weight)
+    assert float(moe.train()(x, lengths).auxiliary) == pytest.approx(math.log(4) ** 2, rel=1e-5)
 
 
 @torch.no_grad()

@@ -41,7 +41,12 @@ SEARCHES = {
 
 
 def speech_llm(
-    writer: str = "qwen3", listener: str = "glm_asr", text_encoder=None, lora=None, **settings
+    writer: str = "qwen3",
+    listener: str = "glm_asr",
+    text_encoder=None,
+    lora=None,
+    dtype="float32",
+    **settings,
 ) -> SpeechLLM:
     torch.manual_seed(0)
     text_encoder = text_encoder or ChatTextEncoder()
@@ -49,8 +54,8 @@ def speech_llm(
     parts = {"projector": MLPProjector(stack=4, hidden_dim=16), "frozen": ["encoder", "writer"], **settings}
     model = SpeechLLM(
         TransformersFrontend(config=config),
-        TransformersEncoder(config=config, lora=lora),
-        writer=CausalLMWriter(config=WRITERS[writer]),
+        TransformersEncoder(config=config, lora=lora, dtype=dtype),
+        writer=CausalLMWriter(config=WRITERS[writer], dtype=dtype),
         **text_encoder.for_model(),
         **parts,
     )
@@ -138,7 +143,8 @@ def test_greedy_takes_the_best_token_again_and_again(model, audio):
         tokens = []
         while len(tokens) < P:
             written = torch.cat([vectors, model.writer.embed(torch.tensor([tokens], dtype=torch.long))], 1)
-            best = int(model.writer.network(inputs_embeds=written).logits[0, -1].argmax())
+            logits = model.writer.network(inputs_embeds=written).logits[0, -1]
+            best = int(logits[: model.vocab_size].argmax())  # beyond it are no tokens
             if best == model.end:
                 break
             tokens.append(best)
@@ -215,6 +221,17 @@ def test_every_listener_can_be_trained_as_a_whole_or_with_lora(listener, audio):
     assert not any("masked_spec_embed" in name for name, _ in whole.named_parameters())
 
 
+@pytest.mark.parametrize("trained", ["encoder", "writer"])
+def test_what_is_trained_is_float32_whatever_the_rest_is(trained):
+    model = speech_llm(dtype="bfloat16", frozen=[name for name in ("encoder", "writer") if name != trained])
+    assert {weight.dtype for weight in getattr(model, trained).parameters()} == {torch.float32}
+    lora = {"rank": 2, "alpha": 4, "targets": ["q_proj"]}
+    adapted = speech_llm(dtype="bfloat16", lora=lora)
+    for one in (model, adapted):
+        assert {w.dtype for w in one.parameters() if w.requires_grad} == {torch.float32}
+        assert {w.dtype for w in one.parameters() if not w.requires_grad} == {torch.bfloat16}
+
+
 def test_a_mixture_s_auxiliary_loss_is_added_in_training_alone(audio):
     model = speech_llm(projector=MoEProjector(stack=4, hidden_dim=16))
     texts = [[5, 6]] * len(LENGTHS)
@@ -231,7 +248,7 @@ def test_no_search_goes_on_for_ever(audio):
     """A writer that never ends, and one that says the same again and again."""
     model = speech_llm()
     _, outputs = outputs_of(model, audio, LENGTHS)
-    model.end = 263  # beyond the tokenizer: never the best
+    model.end = 263  # beyond the tokenizer: never the best, nor allowed before it has to be
     for search in (
         SpeechLLMGreedySearch(2.0, 1000),
         SpeechLLMBeamSearch(2, 1.0, 2.0, 1000),
@@ -342,6 +359,10 @@ def test_searches_refuse_settings():
         (lambda: SpeechLLMGreedySearch(max_repeats=1), "max_repeats=1"),
         (lambda: SpeechLLMBeamSearch(beam_size=0), "beam_size=0"),
         (lambda: SpeechLLMBeamSearch(length_penalty="x"), "length_penalty='x'"),
+        (
+            lambda: SpeechLLMBeamSearch(length_penalty=1000),
+            "length_penalty=1000 must be a number from -5 to 5",
+        ),
         (lambda: SpeechLLMSamplingSearch(samples=0), "samples=0"),
         (lambda: SpeechLLMSamplingSearch(temperature=0), "temperature=0"),
         (lambda: SpeechLLMSamplingSearch(top_p=0), "top_p=0"),

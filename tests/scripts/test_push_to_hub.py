@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 
 import pytest
@@ -55,6 +56,28 @@ def test_an_exported_directory_is_taken_as_it_is(push, tmp_path):
     assert hub.files == {name: name.encode() for name in ("modeling_lectern.py", "config.json")}
 
 
+def test_of_a_run_what_resuming_needs_stays_at_home(push, tmp_path):
+    step = tmp_path / "run" / "checkpoints" / "step-5"
+    shutil.copytree(DEMO, step)
+    (step.parent / "best").write_text("step-5\n")
+    (step / "training" / "state").mkdir(parents=True)
+    (step / "training" / "state" / "tensors.safetensors").write_bytes(b"moments of every weight")
+    hub = FakeHubThatTakes(TOKEN)
+    with serve(hub) as (address, _):
+        push(tmp_path / "run", "someone/demo", "--endpoint", address)
+    assert hub.files.keys() == {file.name for file in DEMO.iterdir()}
+
+
+def test_a_network_in_a_folder_of_this_machine_is_no_use_to_others(push, capsys, tmp_path):
+    checkpoint = shutil.copytree(DEMO, tmp_path / "checkpoint")
+    config = checkpoint / "config.yaml"
+    config.write_text(
+        config.read_text().replace("model:\n", f"model:\n  writer: {{source: {tmp_path}}}\n", 1)
+    )
+    error = failure(push, capsys, checkpoint, "someone/demo")
+    assert f"its writer lies in {tmp_path}, which nobody else has; push what scripts/export" in error
+
+
 def failure(push, capsys, *words: object) -> str:
     with pytest.raises(SystemExit) as stop:
         push(*words)
@@ -68,6 +91,7 @@ def failure(push, capsys, *words: object) -> str:
     [
         ({"/create": 403}, "use a token that may write there"),
         ({"/create": 401}, "set HF_TOKEN to a token that is valid"),
+        ({"/commit/main": 409}, "check the name and the connection, and run again"),
         ({"/commit/main": 400}, "check the name and the connection, and run again"),
     ],
 )
@@ -81,6 +105,10 @@ def test_what_the_hub_refuses_is_one_line(push, capsys, refuse, line):
 
 def test_mistakes_are_one_line(push, capsys, monkeypatch, tmp_path):
     assert "checkpoint nowhere does not exist" in failure(push, capsys, "nowhere", "someone/demo")
+    nobody = failure(push, capsys, DEMO, "someone/demo", "--endpoint", "http://127.0.0.1:9")
+    assert "not taken by the hub (" in nobody and nobody.endswith(
+        "check the name and the connection, and run again"
+    )
     assert "a hub repository is named owner/name" in failure(push, capsys, DEMO, "demo")
     monkeypatch.delenv("HF_TOKEN")
     assert "set HF_TOKEN to one that may write" in failure(push, capsys, DEMO, "someone/demo")

@@ -16,7 +16,7 @@ TEXTS = ["the cat sat on the mat", "user assistant system", "transcribe the spee
 
 def chat_tokenizer(folder: Path, template: str = TEMPLATE, vocab_size: int = 300) -> Path:
     """Writes it into ``folder``, as a hub has it."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
@@ -29,6 +29,11 @@ def chat_tokenizer(folder: Path, template: str = TEMPLATE, vocab_size: int = 300
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.post_processor = (
+        processors.TemplateProcessing(  # a begin before every text, which a prompt has not
+            single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+        )
+    )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     )

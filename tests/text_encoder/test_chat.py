@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -45,8 +46,10 @@ def test_what_is_saved_is_the_same_encoder(encoder, tmp_path):
 
 
 @pytest.mark.parametrize("frames", [1, 7])
-def test_the_prompt_is_the_template_s_by_token(folder, frames):
-    """The library itself, with <audio> as a token of its own, once for each frame."""
+@pytest.mark.parametrize("start", ["", "\n\n", "  ", "{% if true %}\n{% endif %}"])
+def test_the_prompt_is_the_template_s_by_token(tmp_path, frames, start):
+    """The library itself, with <audio> as a token of its own, once for each frame; blanks come first, too."""
+    folder = chat_tokenizer(tmp_path, start + TEMPLATE)
     encoder = ChatTextEncoder(str(folder), instruction="Transcribe the speech to text")
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     theirs.add_special_tokens({"additional_special_tokens": ["<audio>"]})
@@ -64,6 +67,45 @@ def test_the_prompt_is_the_template_s_by_token(folder, frames):
     assert encoder.tokens[prompt["end"]] == "<|im_end|>"  # which is not what the tokenizer calls its end
 
 
+LLAMA_2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (LLAMA_2, "<|endoftext|>"),  # a space stands before it, and in every text
+        (TEMPLATE.replace("<|im_end|>\n' }}{% end", "\n<|im_end|>\n' }}{% end"), "<|im_end|>"),
+        ("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}", "Ċ"),
+    ],
+    ids=["after a space", "after a line break", "no special token"],
+)
+def test_the_end_of_an_answer_is_the_first_special_token_after_it(template, end, tmp_path):
+    encoder = ChatTextEncoder(str(chat_tokenizer(tmp_path, template)))
+    assert encoder.tokens[encoder.prompt["end"]] == end
+    assert encoder.prompt["end"] not in encoder.encode("the cat sat on the mat")
+
+
+def test_what_a_file_says_of_padding_and_truncation_is_not_done(folder, tmp_path):
+    """Texts would be cut, and prompts filled up."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "tokenizer.json"
+    settings = json.loads(file.read_text())
+    settings["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    settings["padding"] = {
+        **{"strategy": {"Fixed": 32}, "direction": "Right", "pad_to_multiple_of": None},
+        **{"pad_id": 0, "pad_type_id": 0, "pad_token": "<|endoftext|>"},
+    }
+    file.write_text(json.dumps(settings))
+    plain, odd = ChatTextEncoder(str(folder)), ChatTextEncoder(str(tmp_path))
+    assert odd.prompt == plain.prompt
+    odd.save(tmp_path / "saved")
+    for encoder in (odd, load_text_encoder(tmp_path / "saved")):
+        assert [encoder.encode(text) for text in TEXTS] == [plain.encode(text) for text in TEXTS]
+
+
 def test_a_template_that_tells_the_date_says_the_same_every_day(tmp_path):
     dated = "{{ 'Today is ' + strftime_now('%d %B %Y') + '\n' }}" + TEMPLATE
     encoder = ChatTextEncoder(str(chat_tokenizer(tmp_path, dated)))
@@ -77,6 +119,16 @@ def test_tokenizers_that_cannot_chat_are_one_line(folder, tmp_path, monkeypatch)
     for name, template, line in (
         ("none", None, "no tokenizer with a chat template"),
         ("deaf", "{{ 'hello' }}", "does not keep the user's text"),
+        (
+            "mute",
+            TEMPLATE.replace("{{ message['content'] +", "{{ message['content'][:0] +", 1),
+            "user's text",
+        ),
+        (
+            "one-sided",
+            TEMPLATE.replace("for message in messages", "for message in messages[:1]"),
+            "does not keep the assistant's text",
+        ),
         ("endless", "{% for m in messages %}{{ m['content'] }}{% endfor %}", "marks no end of an answer"),
     ):
         with pytest.raises(UserError, match=line):

@@ -187,6 +187,18 @@ def test_stages_follow_each_other(hub, stage_1, tmp_path):
     assert reloaded(checkpoint) == texts(third.step.model, third.text_encoder, third.searches["greedy"])
 
 
+def test_what_has_no_place_in_the_next_stage_is_said(hub, tmp_path, capsys):
+    """LoRA that is not there any more, and a writer that was trained as a whole and now comes from its folder again."""
+    for choice, line in (
+        (f"model.writer.lora={LORA}", "4 tensors taken, 8 of its own have no place here (writer)"),
+        ("model.frozen=[encoder]", "4 tensors taken, 27 of its own have no place here (writer)"),
+    ):
+        run = training(hub, tmp_path, choice, f"run_name=a{len(choice)}", steps=1).run()
+        training(hub, tmp_path, f"trainer.init_from={run}", f"run_name=b{len(choice)}", steps=1).run()
+        said = capsys.readouterr().out
+        assert f"started from {run}: {line}" in said
+
+
 def test_a_run_goes_on_as_if_it_had_never_stopped(hub, tmp_path):
     lora = [
         f"model.writer.lora={LORA}",

@@ -14,7 +14,7 @@ from src.utils.extras import speech_llm_package
 
 
 class CausalLMWriter(Pretrained):
-    """Any class of ``AutoModelForCausalLM``: Qwen2, Qwen3, SmolLM3 ...
+    """Any class of ``AutoModelForCausalLM`` with the attention of PyTorch: Qwen2, Qwen3, SmolLM3, Llama ...
 
     Args:
         source: a hub id (``Qwen/Qwen3-0.6B``), or a folder.
@@ -35,13 +35,15 @@ class CausalLMWriter(Pretrained):
         lora: Mapping[str, Any] | None = None,
     ) -> None:
         transformers = speech_llm_package("transformers")
+        names = speech_llm_package("transformers.models.auto.modeling_auto")
         origin = Source(source, revision, config)
-        if origin.config.is_encoder_decoder:
+        both_ways = origin.config.model_type in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        if origin.config.is_encoder_decoder or (both_ways and not origin.config.is_decoder):
             raise UserError(f"writer: {origin.config.model_type} is no causal language model; choose another")
         network = origin.network(transformers.AutoModelForCausalLM, origin.config, dtype)
         network.generation_config = transformers.GenerationConfig()  # a search's settings are all its own
+        embeddings = network.get_input_embeddings()  # LoRA beside them would not tell their size
         super().__init__(origin, network, lora)
-        embeddings = network.get_input_embeddings()
         self.vocab_size, self.dim = embeddings.num_embeddings, embeddings.embedding_dim
 
     def embed(self, tokens: Tensor) -> Tensor:
