@@ -65,7 +65,8 @@ class _Inspection:
     ) -> None:
         self.model: SpeechModel = recognizer.model
         # Alone, the sign for a space would be taken for part of its neighbours.
-        self.names = ["␣" if token == WORD_START else token for token in recognizer.text_encoder.tokens]
+        spaces = (WORD_START, "Ġ")  # the second one of language models
+        self.names = ["␣" if token in spaces else token for token in recognizer.text_encoder.tokens]
         self.outputs, self.transcript = outputs, transcript
         self.best = transcript.hypotheses[0]
         self.lengths = outputs["encoded_lengths"]

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from .conftest import door, tone_clip, write_corpus
+from src.datasets import load_audio
+from src.recognizer import Recognizer
+
+from .conftest import ROOT, door, tone_clip, write_corpus
 from .test_doors import spoken_error, texts
 
 
@@ -52,26 +55,35 @@ def test_resume_takes_no_text_of_another_recording(run_folder, tmp_path):
     assert texts(tmp_path / "out")["clip-0"].startswith("mid")
 
 
-def test_words_are_written_and_long_recordings_are_cut(run_folder, tmp_path):
-    """Four words with a pause of a second in the middle: cut there, and its words stay where they are."""
-    data, pause = tmp_path / "data" / "audio", np.zeros(16000, np.float32)
-    data.mkdir(parents=True)
-    audio = np.concatenate([tone_clip("low high", 1), pause, tone_clip("mid low", 2)])
-    sf.write(data / "long.flac", audio, 16000)
-    whole = tmp_path / "out"
-    run(run_folder, data.parent, whole, f"words_dir={tmp_path / 'words'}", "longest_s=2.4", "decoder=beam")
-    assert texts(whole) == {"long": "low high mid low"}
-    rows = [line.split() for line in (tmp_path / "words" / "long.txt").read_text().splitlines()]
-    assert [(name, channel, word) for name, channel, _, _, word, _ in rows] == [
-        ("long", "1", word) for word in ("low", "high", "mid", "low")
-    ]
-    for (_, _, start, duration, _, confidence), begin in zip(rows, (0, 0.6, 2.2, 2.8), strict=True):
-        assert begin - 0.2 < float(start) < float(start) + float(duration) < begin + 0.9
-        assert 0 < float(confidence) <= 1
-    done = run(run_folder, data.parent, whole, "longest_s=2.4", "decoder=beam", "resume=true")
-    assert "all 1 were there already" in done.stdout
-    done = run(run_folder, data.parent, whole, "decoder=beam", "resume=true")
-    assert "1 texts in" in done.stdout  # uncut it is another transcript
+def test_words_are_written_and_long_recordings_are_cut(tmp_path):
+    """As the recogniser has them; what is cut elsewhere is another transcript for resume=true."""
+    clips = [load_audio(clip) for clip in sorted((ROOT / "samples" / "audio").glob("*"))[:2]]
+    long = np.concatenate([clips[0], np.zeros(16000, np.float32), clips[1]])
+    (tmp_path / "data" / "audio").mkdir(parents=True)
+    for name, audio in (("long", long), ("short", clips[0])):
+        sf.write(tmp_path / "data" / "audio" / f"{name}.wav", audio, 16000, subtype="FLOAT")
+    longest_s = len(clips[0]) / 16000 + 0.5
+    settings = [f"longest_s={longest_s}", f"words_dir={tmp_path / 'words'}"]
+    run("checkpoints/demo", tmp_path / "data", tmp_path / "out", *settings)
+    recognizer = Recognizer.load(ROOT / "checkpoints" / "demo", device="cpu")
+    for name, audio in (("long", long), ("short", clips[0])):
+        (transcript,) = recognizer.transcribe([audio], longest_s=longest_s)
+        assert texts(tmp_path / "out")[name] == transcript.text
+        rows = [line.split(" ") for line in (tmp_path / "words" / f"{name}.txt").read_text().splitlines()]
+        assert rows == [
+            [name, "1", f"{start:.3f}", f"{end - start:.3f}", word, f"{confidence:.3f}"]
+            for word, start, end, confidence in transcript.words
+        ]
+    assert float(rows[-1][2]) > 0.5 and len(rows) > 2
+    assert (
+        "all 2 were there"
+        in run("checkpoints/demo", tmp_path / "data", tmp_path / "out", *settings, "resume=true").stdout
+    )
+    (tmp_path / "words" / "long.txt").unlink()
+    done = run("checkpoints/demo", tmp_path / "data", tmp_path / "out", *settings, "resume=true")
+    assert "2 transcripts in" in done.stdout and (tmp_path / "words" / "long.txt").is_file()
+    done = run("checkpoints/demo", tmp_path / "data", tmp_path / "out", "resume=true")
+    assert "2 texts in" in done.stdout
 
 
 def test_words_that_nobody_would_see_are_one_line(run_folder, corpus, tmp_path):
