@@ -73,6 +73,18 @@ def test_a_recogniser_without_times_takes_those_of_another(demo):
     mute.decode = dictated
     first, second = mute.transcribe([load_audio(clip) for clip in CLIPS])
     assert {len(first.words), len(second.words)} == {5, 1}
+
+    def half(outputs, ids):
+        transcripts = dictated(outputs, ids)
+        transcripts[0].words = [("known", 0.0, 0.1, 1.0)]
+        return transcripts
+
+    mute.decode = half
+    batch = batch_of([load_audio(clip) for clip in CLIPS])
+    known, found = mute.recognize({**batch, "utterance_id": ["a", "b"]})
+    assert known.words == [("known", 0.0, 0.1, 1.0)]
+    expected = demo.find_words(batch_of([load_audio(CLIPS[1])]), ["open"])[0]
+    assert [word[0] for word in found.words] == ["open"] and found.words[0][1:3] == expected[0][1:3]
     with pytest.raises(UserError, match="a LASModel has no CTC layer to align words with"):
         mute.find_words(batch_of([load_audio(CLIPS[0])]), ["a"])
 
