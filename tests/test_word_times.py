@@ -21,6 +21,7 @@ from src.recognizer import Recognizer
 from src.text_encoder import CharTextEncoder
 from src.transforms import LogMel
 from src.utils.errors import UserError
+from src.utils.pauses import cut_at_pauses
 
 CLIPS = ["samples/audio/m8-en-us-001-000003.flac", "samples/audio/linda-en-002-000000.flac"]
 
@@ -73,6 +74,18 @@ def test_a_recogniser_without_times_takes_those_of_another(demo):
     mute.decode = dictated
     first, second = mute.transcribe([load_audio(clip) for clip in CLIPS])
     assert {len(first.words), len(second.words)} == {5, 1}
+
+    def half(outputs, ids):
+        transcripts = dictated(outputs, ids)
+        transcripts[0].words = [("known", 0.0, 0.1, 1.0)]
+        return transcripts
+
+    mute.decode = half
+    batch = batch_of([load_audio(clip) for clip in CLIPS])
+    known, found = mute.recognize({**batch, "utterance_id": ["a", "b"]})
+    assert known.words == [("known", 0.0, 0.1, 1.0)]
+    expected = demo.find_words(batch_of([load_audio(CLIPS[1])]), ["open"])[0]
+    assert [word[0] for word in found.words] == ["open"] and found.words[0][1:3] == expected[0][1:3]
     with pytest.raises(UserError, match="a LASModel has no CTC layer to align words with"):
         mute.find_words(batch_of([load_audio(CLIPS[0])]), ["a"])
 
@@ -92,3 +105,22 @@ def test_words_have_the_same_times_alone_and_in_a_batch_and_end_within_the_clip(
     ]
     assert not late
     assert [[w[:3] for w in t.words] for t in together] == [[w[:3] for w in t.words] for t in alone]
+
+
+def test_what_was_cut_is_joined_without_loss_with_the_times_of_the_whole(demo):
+    """Each piece's words, where the piece lies in the recording."""
+    whole = np.concatenate(
+        [part for clip in CLIPS for part in (load_audio(clip), np.zeros(16_000, np.float32))]
+    )
+    pieces = cut_at_pauses(whole, 4.0)
+    (joined,) = demo.transcribe([whole], longest_s=4.0)
+    parts, before, words = demo.transcribe(pieces), 0.0, []
+    for piece, part in zip(pieces, parts, strict=True):
+        words += [(word, start + before, end + before, p) for word, start, end, p in part.words]
+        before += len(piece) / 16_000
+    assert len(pieces) > 1 and before == len(whole) / 16_000
+    assert joined.text == " ".join(part.text for part in parts if part.text)
+    assert [word for word, *_ in joined.words] == joined.text.split()
+    for ours, theirs in zip(joined.words, words, strict=True):
+        assert ours[1:] == pytest.approx(theirs[1:], abs=2e-3)
+    assert joined.words[-1][1] > 4.0
