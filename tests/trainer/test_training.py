@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from src.checkpoint import Checkpoint
-from src.trainer import Interrupted
+from src.trainer import Interrupted, build_trainer
 from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.optimization import StepReport
@@ -21,6 +21,7 @@ from src.trainer.run_folder import RunFolder
 from src.utils import devices
 from src.utils.devices import ThreadTime
 from src.utils.errors import UserError
+from src.utils.hydra_door import compose
 from src.utils.state_files import load_state, save_state
 
 EACH = "trainer.evaluate_every_steps=1"
@@ -337,6 +338,35 @@ def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_
 def test_parts_that_do_not_fit_together_are_noticed_before_training(make_trainer, settings, line):
     with pytest.raises(UserError, match=line):
         make_trainer(*settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            ["model=conformer_rnnt_xs"],
+            "decoders.greedy: CTCGreedySearch is no search for a TransducerModel; its family's are "
+            "objective=transducer decoders=transducer, as -cn=conformer_rnnt has them",
+        ),
+        (["decoders=attention"], "AttentionGreedySearch is no search for a CTCModel; .*decoders=ctc, as"),
+        (["objective=attention"], "AttentionObjective is no objective for a CTCModel; .*objective=ctc"),
+        (["model=las", "objective=transducer"], "no objective for a LASModel; .*objective=attention"),
+        (["model=lstm_lm"], "CTCObjective is no objective for a LSTMLanguageModel; .*objective=next_token"),
+    ],
+)
+def test_parts_of_another_family_are_told_which_are_the_models(tmp_path, settings, line):
+    folders = [f"datasets.{split}.data_dir=samples" for split in ("train", "dev")]
+    with pytest.raises(UserError, match=line):
+        build_trainer(compose("finetune", [*folders, f"save_dir={tmp_path}", *settings]))
+
+
+@pytest.mark.parametrize("model", ["rnnt_xs", "las_xs"])
+def test_fine_tuning_of_another_family_takes_its_objective_and_decoders(tmp_path, model):
+    """The command of README and finetune.yaml."""
+    pair = "transducer" if model == "rnnt_xs" else "attention"
+    words = [f"datasets.{split}.data_dir=samples" for split in ("train", "dev")]
+    words += [f"model=conformer_{model}", f"objective={pair}", f"decoders={pair}", f"save_dir={tmp_path}"]
+    assert [*build_trainer(compose("finetune", words)).searches] == ["greedy", "beam"]
 
 
 def test_busy_neighbours_are_named_once(make_trainer, capsys, monkeypatch):
