@@ -147,6 +147,9 @@ class Recognizer:
         pauses, and its pieces' texts and words are joined (it has no hypotheses then). Raises ``AudioError`` for a
         recording that cannot be read.
         """
+        if isinstance(recordings, str | Path):
+            name = str(recordings)
+            raise UserError(f"transcribe: {name!r} is one recording; give a list of them: [{name!r}]")
         clips = []
         for position, recording in enumerate(recordings):
             if isinstance(recording, np.ndarray):
