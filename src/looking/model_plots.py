@@ -27,6 +27,7 @@ from src.utils.plots import (
 
 BORDER, PATH = "#9be7ff", "#e07a2f"
 WIDTH_PER_S, NARROWEST, WIDEST = 3.0, 9.0, 40.0  # inches
+HIGHEST = 24.0  # inches, of all heads together
 LEAST_SHOWN = 0.1  # posterior that a token has to reach once for its curve to be drawn
 
 
@@ -108,7 +109,8 @@ def slots_figure(
 
 def heads_figure(heard: Heard, weights: np.ndarray, rows: Sequence[str]) -> Figure:
     """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows."""
-    figure, panels = _below_the_spectrogram(heard, [_height(len(rows))] * len(weights))
+    height = min(_height(len(rows)), HIGHEST / len(weights))
+    figure, panels = _below_the_spectrogram(heard, [height] * len(weights))
     for number, (axes, head) in enumerate(zip(panels, weights, strict=True), start=1):
         image = draw_looks(axes, Looks(head, rows), heard.duration_s)
         image.set_clim(0, weights.max())
