@@ -51,10 +51,12 @@ def initialise_from(
     parts = dict.fromkeys(name.partition(".")[0] for name in fresh)  # layers, not each of their tensors
     reason = "the tokens differ"
     if same_tokens:
-        reason = (
-            "it has them not" if set(fresh).isdisjoint(theirs) else "their shapes differ, or it has them not"
-        )
+        reason = "it has no layers of these names"
+        if not set(fresh).isdisjoint(theirs):
+            reason = f"their shapes differ, or {reason}"
     new = f"{len(taken)} tensors taken, {len(fresh)} start anew because {reason} ({', '.join(parts)})"
+    if "ctc_head" in parts and checkpoint.config["model"].get("_target_") == "src.model.CTCModel":
+        new += "; a CTC model's own output layer is not taken for the CTC layer of another family"
     return f"started from {checkpoint.path}: {new}"
 
 
