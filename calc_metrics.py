@@ -47,7 +47,8 @@ def report(score: Score, worst: int) -> str:
         f"WER {100 * words.rate:.2f} %",
         f"CER {100 * score.characters.rate:.2f} %",
         "",
-        f"WER 95 % interval: {low:.2f} to {high:.2f} % (bootstrap over {len(score.utterances)} utterances)",
+        f"WER 95 % interval: {low:.2f} to {high:.2f} % (bootstrap over "
+        f"{len(score.utterances)} utterance{'s' * (len(score.utterances) != 1)})",
         f"words: {words.reference_length} in the references, {words.substitutions} substituted, "
         f"{words.deletions} deleted, {words.insertions} inserted",
     ]

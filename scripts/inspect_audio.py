@@ -36,7 +36,10 @@ def main() -> None:
     parser.add_argument("--decoder", default="greedy", help="the search that finds the text (default greedy)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default auto)")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/inspection"), help="folder for RECORDING_stages.png"
+        "--out",
+        type=Path,
+        default=Path("outputs/inspection"),
+        help="folder for RECORDING_stages.png (default: %(default)s)",
     )
     arguments = parser.parse_args()
     file = arguments.out / f"{arguments.audio.stem}_stages.png"

@@ -40,10 +40,12 @@ def table(result: dict[str, Any]) -> str:
             "",
             *columns(["memory", "MB"], memory),
             "",
-            f"ms / audio: milliseconds of work for a second of audio; {result['threads']} threads",
+            f"ms / audio: milliseconds of work for a second of audio; {result['threads']} "
+            f"thread{'s' * (result['threads'] != 1)}",
             f"real-time factor {result['real_time_factor']:.4f} ({result['audio_s']:.0f} s of audio in "
             f"{result['wall_s']:.1f} s), without loading {result['real_time_factor_without_loading']:.4f}",
-            f"{result['clips']} recordings in {result['batches']} batches, {result['padding_share']:.1%} padding, "
+            f"{result['clips']} recording{'s' * (result['clips'] != 1)} in {result['batches']} "
+            f"batch{'es' * (result['batches'] != 1)}, {result['padding_share']:.1%} padding, "
             f"{result['skipped']} skipped",
         ]
     )
@@ -60,7 +62,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda ... (default auto)")
     parser.add_argument("--batch-size", type=int, default=32, help="most recordings at once (default 32)")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/profile_inference"), help="folder for the two files"
+        "--out",
+        type=Path,
+        default=Path("outputs/profile_inference"),
+        help="folder for the two files (default: %(default)s)",
     )
     arguments = parser.parse_args()
     if arguments.batch_size < 1:

@@ -236,7 +236,9 @@ class Checkpoint:
             known = [*inspect.signature(target).parameters] if target else [key]
             if key not in known:
                 raise UserError(f"search.{key} is unknown to decoder={name}; it has: {', '.join(known)}")
-        search = safe_build({**settings, **(overrides or {})}, str(source), rooms, self._given())
+        given = ", ".join(f"search.{key}={value}" for key, value in (overrides or {}).items())
+        at_fault = f"decoder={name} with {given}" if given else str(source)
+        search = safe_build({**settings, **(overrides or {})}, at_fault, rooms, self._given())
         # Parts of a model can be called too.
         if not callable(search) or not type(search).__module__.startswith("src.decoding."):
             kind = type(search).__name__
@@ -261,7 +263,13 @@ class Checkpoint:
                 raise UserError(
                     f"decoder={name}: there is no such file; give a decoder YAML or a name"
                 ) from None
-            known = sorted({*decoders, *(own.stem for own in OWN_DECODERS.glob("*.yaml"))})
+            is_ctc = self.config["model"].get("_target_") == "src.model.CTCModel"
+            own = [
+                other.stem
+                for other in OWN_DECODERS.glob("*.yaml")
+                if is_ctc or OWN_SEARCH in other.read_text("utf-8")  # then it serves any family
+            ]
+            known = sorted({*decoders, *own})
             raise UserError(
                 f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(known)}, or give a YAML file"
             ) from None

@@ -41,9 +41,10 @@ def _innermost(search: Any) -> Any:
     return search.search if isinstance(search, NBestRescoring) else search
 
 
-def _is_for(search: Any, inputs: tuple) -> bool:
-    """Whether a search takes them: as many, and with the methods of the ``Protocol`` that it names for a model."""
-    signature = inspect.signature(search, eval_str=True)
+def is_search_for(search: Any, inputs: tuple) -> bool:
+    """Whether a search takes a model's ``search_inputs``: as many, and with the methods of the ``Protocol`` that it
+    names for a model."""
+    signature = inspect.signature(_innermost(search), eval_str=True)
     try:
         arguments = signature.bind(*inputs).arguments
     except TypeError:
@@ -147,6 +148,9 @@ class Recognizer:
         pauses, and its pieces' texts and words are joined (it has no hypotheses then). Raises ``AudioError`` for a
         recording that cannot be read.
         """
+        if isinstance(recordings, str | Path):
+            name = str(recordings)
+            raise UserError(f"transcribe: {name!r} is one recording; give a list of them: [{name!r}]")
         clips = []
         for position, recording in enumerate(recordings):
             if isinstance(recording, np.ndarray):
@@ -262,10 +266,9 @@ class Recognizer:
     def decode(self, outputs: dict[str, Tensor], utterance_ids: list[str]) -> list[Transcript]:
         """Searches in what the model returned for a batch. Raises ``UserError`` for a search of another family."""
         inputs = self.model.search_inputs(outputs)
-        search = _innermost(self.search)
-        if not _is_for(search, inputs):
+        if not is_search_for(self.search, inputs):
             raise UserError(
-                f"decoder: {type(search).__name__} is no search for a {type(self.model).__name__}; "
+                f"decoder: {type(_innermost(self.search)).__name__} is no search for a {type(self.model).__name__}; "
                 "give one of its own, or a YAML with 'search_of_checkpoint: beam'"
             )
         found = self.search(*inputs)

@@ -76,6 +76,11 @@ def test_arrays_that_are_no_samples_are_named(array):
         recognizer(None).transcribe([array])
 
 
+def test_one_path_is_no_list_of_recordings():
+    with pytest.raises(UserError, match=r"'my.wav' is one recording; give a list of them: \['my.wav'\]"):
+        Recognizer(None, None, None).transcribe("my.wav")
+
+
 def test_a_search_that_does_not_fit_the_model_is_noticed_on_silence():
     checkpoint = Checkpoint.open("checkpoints/demo")
     model, text_encoder = checkpoint.model(), checkpoint.text_encoder()

@@ -41,7 +41,8 @@ class An4Dataset(SpeechDataset):
         home = find_below(Path(root), lambda folder: (folder / listed).is_file())
         if home is None:
             raise UserError(
-                f"root={root}: no {listed.as_posix()} in it; give the folder that CMU's archive unpacks to"
+                f"root={root}: no {listed.as_posix()} in it; give the folder that CMU's archive unpacks to "
+                "(http://www.speech.cs.cmu.edu/databases/an4/), or take datasets=folders for recordings of your own"
             )
         names = _names(home / listed)
         texts = _transcripts(home / "etc" / f"an4_{official}.transcription")

@@ -73,7 +73,10 @@ class NeuralScorer:
         fits = isinstance(lm, LSTMLanguageModel) or is_path(lm)
         require(fits, "lm", lm, "the path of a checkpoint or run of train.py -cn=lm, such as saved/lm")
         if not isinstance(lm, LSTMLanguageModel):
-            checkpoint = Checkpoint.open(lm)
+            try:
+                checkpoint = Checkpoint.open(lm)
+            except UserError as error:
+                raise UserError(f"{error}; python train.py -cn=lm trains one") from None
             if checkpoint.text_encoder().tokens != list(tokens):
                 raise UserError(
                     f"{lm}: its tokens are not the recogniser's; train it with the recogniser's tokenizer"

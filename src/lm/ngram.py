@@ -200,7 +200,9 @@ class NGramLM:
                 f"{file}: a folder; an n-gram model is a file of scripts/train_lm.py (an LSTM rescores: --rescore)"
             ) from None
         except OSError as error:
-            raise UserError(f"{file}: no language model can be read from it ({error.strerror})") from None
+            raise UserError(
+                f"{file}: no language model can be read from it ({error.strerror}); make one with scripts/train_lm.py"
+            ) from None
         return cls.load(file) if is_binary else cls.from_arpa(file)
 
     def to(self, device: torch.device | str) -> NGramLM:
@@ -276,7 +278,9 @@ class NGramLM:
                     )
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}
         except FileNotFoundError:
-            raise UserError(f"{file}: there is no such language model") from None
+            raise UserError(
+                f"{file}: there is no such language model; make one with scripts/train_lm.py"
+            ) from None
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"{file}: no language model can be read from it ({error}); make it again"

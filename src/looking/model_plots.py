@@ -27,6 +27,7 @@ from src.utils.plots import (
 
 BORDER, PATH = "#9be7ff", "#e07a2f"
 WIDTH_PER_S, NARROWEST, WIDEST = 3.0, 9.0, 40.0  # inches
+HIGHEST = 24.0  # inches, of all heads together
 LEAST_SHOWN = 0.1  # posterior that a token has to reach once for its curve to be drawn
 
 
@@ -113,7 +114,8 @@ def heads_figure(
     heads = heads or [
         f"head {number}" if len(weights) > 1 else "token" for number in range(1, len(weights) + 1)
     ]
-    figure, panels = _below_the_spectrogram(heard, [_height(len(rows))] * len(weights))
+    height = min(_height(len(rows)), HIGHEST / len(weights))
+    figure, panels = _below_the_spectrogram(heard, [height] * len(weights))
     for axes, head, name in zip(panels, weights, heads, strict=True):
         image = draw_looks(axes, Looks(head, rows), heard.duration_s)
         image.set_clim(0, weights.max())

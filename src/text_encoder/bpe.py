@@ -29,10 +29,8 @@ class BPETextEncoder(TextEncoder):
         try:
             self._model = Path(model_file).read_bytes()
         except OSError as error:
-            message = (
-                f"{model_file}: cannot be read ({error.strerror}); make one with scripts/train_tokenizer.py"
-            )
-            raise UserError(message) from None
+            make = f"python scripts/train_tokenizer.py TEXTS --vocab-size 256 --out {Path(model_file).parent}"
+            raise UserError(f"{model_file}: cannot be read ({error.strerror}); make one: {make}") from None
         try:
             if not self._model:
                 raise RuntimeError

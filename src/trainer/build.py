@@ -20,7 +20,6 @@ from src.datasets import (
     TextDataset,
     build_loader,
 )
-from src.decoding.settings import require_blank_of_models
 from src.lm import LSTMLanguageModel
 from src.logger import Writers
 from src.model import SpeechModel
@@ -29,8 +28,8 @@ from src.text_encoder import TextEncoder
 from src.trainer.options import RunOptions, TrainerOptions
 from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
+from src.trainer.trying_out import try_out_parts
 from src.transforms import SpecAugment
-from src.utils.audio import SAMPLE_RATE
 from src.utils.build import Positive, build, build_settings, check
 from src.utils.devices import choose_device
 from src.utils.errors import UserError
@@ -58,7 +57,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         _fitting(f"decoders.{name}", search, Callable)
     spec_augment = _part(config, "transforms.spec_augment", SpecAugment | None)
     objective = _part(config, "objective", nn.Module, given)
-    _try_out(model, objective, searches)
+    try_out_parts(model, objective, searches)
     step = TrainingStep(model, objective, spec_augment)
 
     if config.datasets.get("train") is None:
@@ -157,29 +156,6 @@ def trainer_to_measure(config: DictConfig) -> Trainer:
             f"model: only steps of recognisers are measured, not of a {type(trainer.step.model).__name__}"
         )
     return trainer
-
-
-@torch.no_grad()
-def _try_out(model: nn.Module, objective: nn.Module, searches: dict[str, Callable]) -> None:
-    """Model, objective and searches on a second of sound: what does not fit together fails now, in one line."""
-    one = torch.ones(1, 1, dtype=torch.long)
-    batch = {"tokens": one, "token_lengths": one[0], "text": ["a"], "utterance_id": ["a second of sound"]}
-    if isinstance(model, SpeechModel):
-        batch["audio"] = torch.linspace(-1, 1, SAMPLE_RATE)[None]
-        batch["audio_lengths"] = torch.tensor([SAMPLE_RATE])
-    for part in (objective, *searches.values()):
-        require_blank_of_models(part)
-    try:
-        _, outputs = TrainingStep(model, objective).eval()(batch)
-        for search in searches.values():
-            search(*model.search_inputs(outputs))
-    except UserError:
-        raise
-    except Exception as error:  # whatever parts that do not fit make PyTorch say
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"model, objective and decoders do not fit together ({detail}); correct the settings of these"
-        ) from None
 
 
 def _part(config: DictConfig, name: str, kind: Any, given: Mapping[str, Any] | None = None) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from safetensors import safe_open
 
-from src.checkpoint import WEIGHTS, find_checkpoint
+from src.checkpoint import Checkpoint
+from src.trainer.run_folder import RunFolder, step_of
 from src.utils.errors import UserError
 
 
@@ -52,16 +51,14 @@ def comparison_table(runs: Sequence[Path]) -> str:
     width = max(len(run.name) for run in runs)
     lines = [f"{'run':{width}}  {'parameters':>12}  {'steps':>7}  {'dev WER':>8}  {'dev CER':>8}"]
     for run in runs:
-        steps = curve(run, "train/loss")[0]
+        newest = RunFolder(run).newest()
+        steps = 0 if newest is None else step_of(newest)
         rates = [curve(run, f"final/{rate}_greedy")[1] for rate in ("wer", "cer")]
         wer, cer = (f"{100 * rate[-1]:.2f} %" if rate else "-" for rate in rates)
-        lines.append(
-            f"{run.name:{width}}  {_parameters(run):>12,}  {max(steps, default=0):>7}  {wer:>8}  {cer:>8}"
-        )
+        lines.append(f"{run.name:{width}}  {_parameters(run):>12,}  {steps:>7}  {wer:>8}  {cer:>8}")
     return "\n".join(lines)
 
 
 def _parameters(run: Path) -> int:
-    """How many numbers the best checkpoint holds, buffers included."""
-    with safe_open(find_checkpoint(run) / WEIGHTS, "pt") as weights:
-        return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+    """How many weights the model has, without buffers, as its run and scripts/count_parameters.py say it."""
+    return sum(weight.numel() for weight in Checkpoint.open(run).bare_model().parameters())

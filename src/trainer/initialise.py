@@ -63,7 +63,8 @@ def initialise_from(
 def _reason(fresh: list[str], theirs: Collection[str], same_tokens: bool) -> str:
     if not same_tokens:
         return "the tokens differ"
-    return "it has them not" if set(fresh).isdisjoint(theirs) else "their shapes differ, or it has them not"
+    without = "it has no layers of these names"
+    return without if set(fresh).isdisjoint(theirs) else f"their shapes differ, or {without}"
 
 
 def _parts(names: list[str]) -> str:

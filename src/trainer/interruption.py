@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 TIME_LIMIT = "trainer.time_limit"
@@ -24,14 +25,17 @@ class Interrupted(Exception):
 class Interruption:
     """``with Interruption(time_limit_s) as interruption``: ``reason`` is None until something asks for a stop.
 
-    A second Ctrl-C is immediate.
+    A signal is acknowledged at once, through ``tell``. A second Ctrl-C is immediate.
     """
 
     NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
-    def __init__(self, time_limit_s: float | None = None) -> None:
+    def __init__(
+        self, time_limit_s: float | None = None, tell: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
         self.signal: int | None = None
+        self.tell = tell
 
     @property
     def reason(self) -> str | None:
@@ -56,3 +60,5 @@ class Interruption:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        again = "; Ctrl-C again stops at once, unsaved" if number == signal.SIGINT else ""
+        self.tell(f"{self.NAMES[number]}: stopping after this step or evaluation, and saving{again}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -168,7 +170,14 @@ class Reporter:
             return
         self._show(dev_wer=f"{100 * metrics[f'wer_{search}']:.2f}%")
         wer, cer = 100 * metrics[f"wer_{search}"], 100 * metrics[f"cer_{search}"]
-        self.say(f"step {step}: dev loss {metrics['loss']:.3f}  {search} WER {wer:.2f} %  CER {cer:.2f} %")
+        accuracies = "".join(
+            f"  {name.replace('_', ' ')} {100 * value:.2f} %"
+            for name, value in metrics.items()
+            if name.endswith("accuracy")
+        )
+        self.say(
+            f"step {step}: dev loss {metrics['loss']:.3f}  {search} WER {wer:.2f} %  CER {cer:.2f} %{accuracies}"
+        )
         self.note_skipped(evaluation.skipped)
         ids = list(evaluation.references)
         rng = addressed_rng(self.seed, "samples", step)
@@ -203,6 +212,10 @@ class Reporter:
             tqdm.write(line)
         else:  # a log file: the bar need not make way
             print(line, flush=True)
+
+    def say_at_once(self, line: str) -> None:
+        """From within a signal's handler, where print may find itself interrupted half way."""
+        os.write(sys.stderr.fileno(), f"\n{line}\n".encode())
 
     @torch.inference_mode()
     def _features(self, audio: np.ndarray) -> np.ndarray:
@@ -283,9 +296,11 @@ def parameters_of(model: nn.Module) -> str:
 
 def how_to_use(config: dict[str, Any], checkpoint: Path | str) -> str:
     """The command that a checkpoint is made for, or the line of a decoder YAML."""
+    if config.get("training", {}).get("config") == "paraformer_toy":  # nobody speaks its language
+        return shlex.join(["python", "scripts/toy_inference.py", str(checkpoint), "--text", "hello world"])
     if config["decoders"]:
-        decoder = [*config["decoders"]][-1]
-        return f"python inference.py checkpoint={checkpoint} data_dir=FOLDER save_dir=OUT decoder={decoder}"
+        words = [f"checkpoint={checkpoint}", "data_dir=FOLDER", "save_dir=OUT"]
+        return shlex.join(["python", "inference.py", *words, f"decoder={[*config['decoders']][-1]}"])
     return f"{{_target_: src.lm.NeuralScorer, lm: {checkpoint}}} in src/configs/extra_decoders/beam_rescored.yaml"
 
 

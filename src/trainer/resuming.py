@@ -130,14 +130,16 @@ def _settings(name: str, node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _compare(theirs: dict[str, Any], ours: dict[str, Any], source: Path) -> None:
-    for name in {**theirs, **ours}:
-        was, now = theirs.get(name), ours.get(name)
-        if was == now or name in FREE:
-            continue
-        if name == "text_encoder":
-            raise UserError(
-                f"{source}: was trained with other tokens; use its text_encoder, or change run_name"
-            )
+    """Raises ``UserError`` that names every setting which is another one now."""
+    names = [name for name in {**theirs, **ours} if name not in FREE and theirs.get(name) != ours.get(name)]
+    different = [
+        "other tokens (text_encoder)"
+        if name == "text_encoder"
+        else f"{name}={theirs.get(name)}, not {ours.get(name)}"
+        for name in names
+    ]
+    if different:
+        it = "it" if len(different) == 1 else "them"
         raise UserError(
-            f"{source}: was trained with {name}={was}, not {now}; set it back, or change run_name"
+            f"{source}: was trained with {'; '.join(different)}: set {it} back, or change run_name"
         )

@@ -27,7 +27,8 @@ from src.utils.state_files import load_state, save_state
 STEP = re.compile(r"step-\d+")  # other names in the folder, such as a copy, are the user's own
 
 
-def _step_of(checkpoint: Path) -> int:
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step that a checkpoint of a run is of."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
@@ -92,7 +93,7 @@ class RunFolder:
     def scored_step(self) -> int | None:
         """What ``note_scored`` was told last."""
         scored = self.pointed("scored")
-        return None if scored is None else _step_of(scored)
+        return None if scored is None else step_of(scored)
 
     def newest(self) -> Path | None:
         """The checkpoint to resume from: ``last``, or the highest complete step should the pointer be lost."""
@@ -100,7 +101,7 @@ class RunFolder:
 
     def newest_steps(self) -> list[Path]:
         """All checkpoints, the newest first."""
-        return sorted(self._steps(), key=_step_of, reverse=True)
+        return sorted(self._steps(), key=step_of, reverse=True)
 
     def best_steps(self) -> list[Path]:
         """The checkpoints that the newest one's record ranks, the best first."""
@@ -145,7 +146,7 @@ class RunFolder:
         steps = self.newest_steps()
         stay = {self.pointed("last"), self.pointed("best"), *steps[: self.keep_last]}
         for old in steps:
-            if old not in stay and not kept(_step_of(old)):
+            if old not in stay and not kept(step_of(old)):
                 shutil.rmtree(old, ignore_errors=True)
         return directory
 

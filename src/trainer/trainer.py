@@ -148,7 +148,7 @@ class Trainer:
         self.reporter.introduce(self)
         started = time.monotonic() - self.seconds
         bar = progress_bar(
-            total=self.total_steps,
+            total=max(self.total_steps, self.steps),
             initial=self.steps,
             desc="train",
             unit="step",
@@ -157,7 +157,8 @@ class Trainer:
         )
         self.reporter.bar = bar
         try:
-            with Interruption(self.options.time_limit_s) as self.interruption:
+            tell = self.reporter.say_at_once
+            with Interruption(self.options.time_limit_s, tell) as self.interruption:
                 if self.steps and not self._finished() and self._evaluation_is_due():
                     self._evaluate_and_save()  # left out when the run was stopped right there
                 while not self._finished():
@@ -167,6 +168,11 @@ class Trainer:
                         raise Interrupted(self.stopping, self.steps)
                 self._save_unless_there()  # before it is scored, which takes time
             self._final_evaluation()
+        except KeyboardInterrupt:  # the second one, or one while the end is scored
+            last = self.folder.pointed("last")
+            kept = "nothing was saved yet" if last is None else f"{last} was saved last"
+            self.reporter.say(f"stopped at step {self.steps}; {kept}")
+            raise
         finally:
             if self._finished():
                 bar.total = self.steps  # it was an estimate
@@ -272,10 +278,11 @@ class Trainer:
         is_best = False  # without a dev set nothing says so
         if evaluation is not None:
             score = evaluation.metrics[self.options.monitor]
-            is_best = score < self.best
+            gained = score < self.best
+            is_best = score <= self.best  # of equal ones the later, which has learnt more
             self.best = score if is_best else self.best
             self._rank(score)
-            self.evaluations_without_gain = 0 if is_best else self.evaluations_without_gain + 1
+            self.evaluations_without_gain = 0 if gained else self.evaluations_without_gain + 1
             with self._shared_weights():
                 self.reporter.note_evaluation(self.steps, evaluation, next(iter(first), None))
         self._save(is_best)
@@ -328,7 +335,7 @@ class Trainer:
                     raise diverged(self.steps, f"the model fails on a second of sound ({error})") from None
 
     def _rank(self, score: float) -> None:
-        ranking = {**self.ranking, f"step-{self.steps}": score}
+        ranking = {f"step-{self.steps}": score, **self.ranking}  # first among equals
         self.ranking = dict(sorted(ranking.items(), key=lambda item: item[1])[: self.options.keep_best])
 
     def _kept(self, step: int) -> bool:
@@ -345,6 +352,8 @@ class Trainer:
         """Takes up the run that lies in the folder and returns its step; None: a new one."""
         newest = self.processes.from_first(self.folder.newest())
         if newest is None:
+            if self.options.resume_from:
+                self.reporter.say(f"nothing to go on from in {self.folder.directory}; starting anew")
             if self.options.init_from:
                 taken = initialise_from(
                     self.step.model, self.options.init_from, self.text_encoder, self.config["model"]
@@ -360,12 +369,13 @@ class Trainer:
             return None
         if self.options.resume_from is None:
             raise UserError(
-                f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto, or choose "
-                f"another run_name"
+                f"{self.folder.directory} already holds a run; go on with trainer.resume_from=auto (in a sweep this "
+                f"passes over what is finished), or choose another run_name"
             )
         first = self.processes.is_first
         restore(self, self.processes.from_first(self.folder.load(newest) if first else None), newest)
         if self.folder.pointed("best") is None:  # lost: the next evaluation chooses anew
             self.best = float("inf")
-        self.reporter.say(f"going on from step {self.steps} of {newest}")
+        over = "; it is at its end already: no step is left to train" if self._finished() else ""
+        self.reporter.say(f"going on from step {self.steps} of {newest}{over}")
         return self.steps

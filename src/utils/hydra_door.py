@@ -38,17 +38,25 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
             raise UserError(_unknown_key(unknown[1], name)) from None
         if unknown := re.search("Could not find '([^']+)/([^'/]+)'", detail):
             raise UserError(_unknown_choice(*unknown.groups())) from None
+        if needed := re.search("Interpolation key '([^']+)' not found", detail):
+            raise UserError(
+                f"-cn={name} has no {needed[1]}, which one of its choices needs; datasets=custom_dir is for "
+                "inference.py, a training takes datasets=folders"
+            ) from None
+        if "--multirun" in detail:
+            detail = "a run takes one value of each setting; train.py -m sweeps over several"
         if any(set("(),=") & set(word.partition("=")[2]) for word in overrides):
             detail += "; quote a value with ( ) , or = twice: 'key=\"a,b\"'"
         elif "primary config" in detail:
-            raise UserError(f"-cn={name}: there is no such config; {_configs()}") from None
+            raise UserError(f"-cn={name}: there is no such config; {_configs(name)}") from None
         raise UserError(f"{' '.join([f'-cn={name}', *overrides])}: {detail}") from None
 
 
-def _configs() -> str:
-    return "configs: " + ", ".join(
-        sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "base")
-    )
+def _configs(meant: str = "") -> str:
+    """The recipes of trainings, and which of them a word may have meant."""
+    names = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"base", "inference"})
+    like = difflib.get_close_matches(meant, names, n=1)
+    return f"{f'did you mean {like[0]}? ' if like else ''}configs: {', '.join(names)}"
 
 
 def _unknown_key(key: str, name: str) -> str:
@@ -165,6 +173,10 @@ def hydra_door(
                         raise UserError(f"which config? python {door} -cn=NAME key=value ...; {_configs()}")
                     main(compose(name, overrides))
             else:
+                flags = {word.partition("=")[0] for word in sys.argv[1:]}
+                if flags & {"-m", "--multirun"} and flags & {"-c", "--cfg", "-i", "--info"}:
+                    with spoken_errors():
+                        raise UserError("-m makes many configs, of which none can be shown; leave out -m")
                 config_name = default or "base"  # of --help
                 hydra.main(config_path=str(CONFIGS), config_name=config_name, version_base="1.3")(
                     hydra_main

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import train
 from src.trainer import build_trainer
 from src.utils.build import build
 from src.utils.errors import UserError, spoken_errors
@@ -63,6 +64,7 @@ TRAIN = [
     ("datasets.dev=5", "datasets.dev: 5 is not what is needed"),
     ("decoders.greedy=null", "decoders.greedy: null is not what is needed"),
     ("~model._target_", "model: a dict is not what is needed"),
+    ("seed=1,2", "a run takes one value of each setting; train.py -m sweeps over several"),
     ("save_dir=/a(b", "quote a value"),
     ("save_dir=a,b", "quote a value"),
     ("save_dir=a=b", "quote a value"),
@@ -90,6 +92,29 @@ def test_a_wrong_word_after_inference(word, line):
     with pytest.raises(UserError) as error:
         compose("inference", ["checkpoint=x", "save_dir=y", "data_dir=z", word])
     assert line in str(error.value), error.value
+
+
+def test_a_config_that_is_not_there_is_told_the_most_similar_training():
+    with pytest.raises(UserError, match="no such config; did you mean conformer_rnnt") as error:
+        compose("conformer_rnt", [])
+    assert "inference" not in str(error.value)
+
+
+def test_folders_of_inference_are_none_of_a_training():
+    line = (
+        "-cn=conformer_ctc has no data_dir, .*; datasets=custom_dir is for inference.py, .* datasets=folders"
+    )
+    with pytest.raises(UserError, match=line):
+        compose("conformer_ctc", ["datasets=custom_dir"])
+
+
+@pytest.mark.parametrize("flag", ["--cfg", "--info"])
+def test_a_sweep_has_no_config_to_show(monkeypatch, capsys, flag):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "-cn=paraformer_toy", "seed=1,2", flag, "job"])
+    with pytest.raises(SystemExit) as stop:
+        train.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.startswith("error: -m makes many configs") and said.count("\n") == 1
 
 
 def test_what_may_be_left_out_or_quoted():

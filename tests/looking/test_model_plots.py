@@ -86,3 +86,9 @@ def test_dollar_signs_are_no_formulas_and_long_recordings_no_wall():
     assert figure.get_figwidth() == 40 and "$5 $6_^" in figure.get_suptitle()
     figure.set_size_inches(9, 4)
     png(figure)
+
+
+def test_many_heads_of_many_tokens_stay_one_picture():
+    heard = Heard(np.zeros((100, 20)), 10, 40, 25, ["e"] * 300)
+    height = heads_figure(heard, np.full((8, 300, 25), 0.04), heard.tokens).get_size_inches()[1]
+    assert height < 30

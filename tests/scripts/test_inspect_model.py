@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,11 +25,26 @@ def show(monkeypatch):
 
 def test_pictures_of_the_demo(show, capsys, tmp_path):
     show(DEMO, CLIP, "--decoder", "beam", "--out", tmp_path / "a" / "b")
-    line, text = capsys.readouterr().out.splitlines()
-    file = tmp_path / "a" / "b" / "linda-en-002-000000_ctc.png"
+    line, text, tokens = capsys.readouterr().out.splitlines()
+    file = tmp_path / "a" / "b" / "demo_linda-en-002-000000_ctc.png"
     assert line.startswith(f"{file}: CTC's posteriors") and [*file.parent.iterdir()] == [file]
     assert file.read_bytes().startswith(b"\x89PNG")
-    assert text == f"text: {Recognizer.load(DEMO, 'beam').transcribe([CLIP])[0].text}"
+    expected = Recognizer.load(DEMO, "beam").transcribe([CLIP])[0]
+    assert text == f"text: {expected.text}"
+    assert tokens == f"tokens: {len(expected.hypotheses[0].tokens)}"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("saved/las", "las"),
+        ("saved/las/checkpoints/step-8", "las_step-8"),
+        ("saved/las/checkpoints/best", "las_best"),
+        ("checkpoints/demo", "demo"),
+    ],
+)
+def test_pictures_of_two_models_have_two_names(checkpoint, name):
+    assert inspect_model._name(Path(checkpoint)) == name
 
 
 @pytest.mark.parametrize(

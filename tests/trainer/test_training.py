@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import soundfile
 import torch
 
 from src.checkpoint import Checkpoint
-from src.trainer import Interrupted
+from src.trainer import Interrupted, build_trainer
 from src.trainer import trainer as loop
 from src.trainer.evaluation import Evaluation, evaluate
 from src.trainer.optimization import StepReport
@@ -21,6 +22,7 @@ from src.trainer.run_folder import RunFolder
 from src.utils import devices
 from src.utils.devices import ThreadTime
 from src.utils.errors import UserError
+from src.utils.hydra_door import compose
 from src.utils.state_files import load_state, save_state
 
 EACH = "trainer.evaluate_every_steps=1"
@@ -138,6 +140,53 @@ def test_resuming_with_another_setting_names_it(make_trainer, tmp_path, settings
     finished(make_trainer)
     with pytest.raises(UserError, match=f"step-2: was trained with {line}"):
         finished(make_trainer, RESUME, *settings)
+
+
+def test_resuming_with_several_other_settings_names_all(make_trainer):
+    finished(make_trainer)
+    line = r"seed=0, not 1; batching.batch_size=5, not 2; .*encoder.num_layers=1, not 2: set them back"
+    with pytest.raises(UserError, match=line):
+        finished(make_trainer, RESUME, "seed=1", "batching.batch_size=2", "model.encoder.num_layers=2")
+
+
+def test_a_run_past_its_new_end_says_so(make_trainer, capsys):
+    finished(make_trainer)
+    make_trainer("trainer.max_steps=1", "datasets.dev=null", RESUME).run()
+    said = capsys.readouterr()
+    assert "going on from step 2 of" in said.out and "at its end already: no step is left" in said.out
+    assert "2/2" in said.err.splitlines()[-1]  # the bar
+
+
+def test_nothing_to_go_on_from_is_said(make_trainer, capsys):
+    make_trainer("trainer.max_steps=1", "datasets.dev=null", RESUME).run()
+    assert "run; starting anew" in capsys.readouterr().out
+
+
+def test_of_equal_checkpoints_the_later_is_the_best_but_none_of_them_a_gain(make_trainer, dev):
+    settings = [EACH, "trainer.monitor=cer_greedy", "trainer.max_steps=9", "trainer.patience=3"]
+    dev.losses = [4.0, 3.0, 2.0, 1.0, 0.5]
+    dev.trainer = make_trainer(*settings)  # a CER of 100 % throughout
+    assert dev.trainer.run().name == "step-4" and dev.trainer.steps == 4
+    assert [*dev.trainer.ranking] == ["step-4"]
+
+
+def test_ctrl_c_is_acknowledged_and_a_second_says_what_is_saved(make_trainer, capfd):
+    trainer = make_trainer("trainer.max_steps=9", "datasets.dev=null", "trainer.save_every=0.001s")
+    run, steps = trainer.optimization.run, []
+
+    def interrupted(*given):
+        steps.append(len(steps) + 1)
+        if steps[-1] == 3:
+            signal.raise_signal(signal.SIGINT)
+            assert "Ctrl-C: stopping after this step or evaluation, and saving" in capfd.readouterr().err
+            signal.raise_signal(signal.SIGINT)
+        return run(*given)
+
+    trainer.optimization.run = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    said = capfd.readouterr().out
+    assert "stopped at step 2; " in said and "step-2 was saved last" in said
 
 
 def test_resuming_with_tokens_in_another_order_is_refused(make_trainer):
@@ -337,6 +386,35 @@ def test_dev_clips_too_long_for_the_memory_are_named_and_the_others_scored(make_
 def test_parts_that_do_not_fit_together_are_noticed_before_training(make_trainer, settings, line):
     with pytest.raises(UserError, match=line):
         make_trainer(*settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            ["model=conformer_rnnt_xs"],
+            "decoders.greedy: CTCGreedySearch is no search for a TransducerModel; its family's are "
+            "objective=transducer decoders=transducer, as -cn=conformer_rnnt has them",
+        ),
+        (["decoders=attention"], "AttentionGreedySearch is no search for a CTCModel; .*decoders=ctc, as"),
+        (["objective=attention"], "AttentionObjective is no objective for a CTCModel; .*objective=ctc"),
+        (["model=las", "objective=transducer"], "no objective for a LASModel; .*objective=attention"),
+        (["model=lstm_lm"], "CTCObjective is no objective for a LSTMLanguageModel; .*objective=next_token"),
+    ],
+)
+def test_parts_of_another_family_are_told_which_are_the_models(tmp_path, settings, line):
+    folders = [f"datasets.{split}.data_dir=samples" for split in ("train", "dev")]
+    with pytest.raises(UserError, match=line):
+        build_trainer(compose("finetune", [*folders, f"save_dir={tmp_path}", *settings]))
+
+
+@pytest.mark.parametrize("model", ["rnnt_xs", "las_xs"])
+def test_fine_tuning_of_another_family_takes_its_objective_and_decoders(tmp_path, model):
+    """The command of README and finetune.yaml."""
+    pair = "transducer" if model == "rnnt_xs" else "attention"
+    words = [f"datasets.{split}.data_dir=samples" for split in ("train", "dev")]
+    words += [f"model=conformer_{model}", f"objective={pair}", f"decoders={pair}", f"save_dir={tmp_path}"]
+    assert [*build_trainer(compose("finetune", words)).searches] == ["greedy", "beam"]
 
 
 def test_busy_neighbours_are_named_once(make_trainer, capsys, monkeypatch):

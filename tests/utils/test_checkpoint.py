@@ -208,6 +208,36 @@ def test_a_decoder_whose_class_is_a_list_is_one_line(checkpoint):
         Checkpoint.open(checkpoint).search("greedy", {"x": 1})
 
 
+def test_a_setting_of_the_command_line_is_not_blamed_on_the_checkpoint(checkpoint):
+    with pytest.raises(UserError, match="^decoder=beam with search.beam_size=0: .*beam_size=0 must be"):
+        Checkpoint.open(checkpoint).search("beam", {"beam_size": 0})
+
+
+@pytest.mark.parametrize(("family", "offered"), [("CTCModel", True), ("LASModel", False)])
+def test_what_is_for_ctc_alone_is_offered_to_ctc_alone(checkpoint, family, offered):
+    opened = Checkpoint.open(checkpoint)
+    opened.config["model"]["_target_"] = f"src.model.{family}"
+    with pytest.raises(UserError, match="decoder=beem is unknown to .* beam, beam_hotwords") as error:
+        opened.search("beem")
+    assert ("pyctcdecode" in str(error.value)) == offered
+
+
+@pytest.mark.parametrize(
+    ("decoder", "remedy"),
+    [
+        ("{_target_: src.lm.WordNGramScorer, lm: FILE}", "scripts/train_lm.py"),
+        ("{_target_: src.lm.WordNGramScorer, lm: FILE.safetensors}", "scripts/train_lm.py"),
+        ("{_target_: src.lm.NeuralScorer, lm: FILE}", "train.py -cn=lm trains one"),
+    ],
+)
+def test_a_language_model_that_is_not_there_is_told_how_to_make_it(checkpoint, tmp_path, decoder, remedy):
+    scorer = decoder.replace("FILE", str(tmp_path / "nothing"))
+    file = tmp_path / "own.yaml"
+    file.write_text(f"search_of_checkpoint: beam\nscorers: [[{scorer}, 0.5]]\n")
+    with pytest.raises(UserError, match=f"nothing.*{remedy}"):
+        Checkpoint.open(checkpoint).search(str(file))
+
+
 def test_weights_given_for_a_checkpoint_are_not_printed(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"Pq\x00\x00{weights}")
