@@ -37,7 +37,9 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="a run or checkpoint of a Paraformer")
     parser.add_argument("--text", default="hello world")
     parser.add_argument("--seed", type=int, default=0, help="of how long each letter sounds")
-    parser.add_argument("--out", type=Path, default=Path("outputs/toy.png"), help="the picture")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/toy.png"), help="the picture (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     kind = arguments.out.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):

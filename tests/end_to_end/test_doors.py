@@ -462,6 +462,10 @@ def test_a_sweep_gives_every_job_its_own_folder(corpus, tmp_path):
     for n in (1, 2):
         last = tmp_path / "sweep" / f"trainer.max_steps-{n}" / "checkpoints" / "last"
         assert last.read_text().strip() == f"step-{n}"
+    longer = [*settings, "trainer.max_steps=1,2,3", "optimizer=sgd", "trainer.resume_from=auto"]
+    done = door("train.py", "-m", *longer)
+    assert done.stdout.count("at its end already") == 2  # the two from before; the third is new
+    assert "nothing to go on from in" in done.stdout and done.stdout.count("checkpoint:") == 3
 
 
 def test_a_sweep_without_a_needed_value_is_one_line():
