@@ -27,7 +27,7 @@ class CTCGreedySearch:
         """log_probs [B, T, V] (natural log), lengths [B] -> per utterance a list of one hypothesis."""
         require_blank_in_vocabulary(self.blank, log_probs)
         require_lengths(lengths, log_probs.size(1))
-        best, tokens = without_nan(log_probs.float()).max(-1)  # [B, T]
+        best, tokens = without_nan(log_probs).max(-1)  # [B, T]
         starts = tokens != self.blank
         starts[:, 1:] &= tokens[:, 1:] != tokens[:, :-1]
         results = []
@@ -43,7 +43,7 @@ class CTCGreedySearch:
                         score=score,
                         parts={"acoustic": score},
                         token_times=times.tolist(),
-                        token_log_probs=values[times].tolist(),
+                        token_log_probs=values[times].float().tolist(),
                     )
                 ]
             )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from src.decoding import CTCBeamSearch, CTCGreedySearch, Hypothesis, LengthBonus, ctc_beam, ctc_exact
@@ -133,6 +133,8 @@ def test_a_text_whose_alignments_were_not_kept_wins(seed, bonus, monkeypatch):
     weight=st.sampled_from([0.0, 0.2, 1.5]),
     size=st.sampled_from([30, 7]),
 )
+# Numbers that only float64 tells apart.
+@example(seed=4015, V=5, beam_size=1, sharpness=1e-7, limits={}, weight=0.0, size=30)
 @settings(max_examples=150, deadline=None)
 def test_over_all_alignments_the_beam_never_loses_to_greedy(
     seed, V, beam_size, sharpness, limits, weight, size

@@ -118,7 +118,7 @@ def spoken_error(*arguments) -> str:
         (["checkpoint={run}", "colour=red"], "colour"),
         (["checkpoint={run}", "device=quantum"], "device=quantum"),
         (["checkpoint={run}", "split=holiday"], "split=holiday"),
-        (["-cn=nothing"], "nothing.*configs: .*inference"),
+        (["-cn=nothing"], "nothing.*configs: conformer_ctc, "),
         ([], "needs a value for checkpoint"),
     ],
 )
@@ -418,7 +418,7 @@ def test_early_stopping_after_evaluations_without_gain(corpus, tmp_path):
     pointers = {
         name: (tmp_path / "run" / "checkpoints" / name).read_text().strip() for name in ("best", "last")
     }
-    assert pointers == {"best": "step-1", "last": "step-3"}
+    assert pointers == {"best": "step-3", "last": "step-3"}  # of equal ones the later
 
 
 def test_limits_that_leave_nothing_are_one_line(corpus, tmp_path):
