@@ -175,8 +175,20 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--search", help="whose n-best lists to --rescore: a name or a YAML file (default: beam)"
     )
-    parser.add_argument("--weights", type=float, nargs="+", default=[0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    parser.add_argument("--bonuses", type=float, nargs="+", default=[0, 0.5, 1.0, 1.5])
+    parser.add_argument(
+        "--weights",
+        type=float,
+        nargs="+",
+        default=[0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        help="of the language model, to be tried (default: 0 to 1 in steps of 0.2)",
+    )
+    parser.add_argument(
+        "--bonuses",
+        type=float,
+        nargs="+",
+        default=[0, 0.5, 1.0, 1.5],
+        help="for each token of a text, to be tried (default: 0 to 1.5 in steps of 0.5)",
+    )
     parser.add_argument(
         "--unknown-penalty", type=float, help="of words that --words does not have (default: -5)"
     )
