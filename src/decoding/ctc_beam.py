@@ -226,8 +226,10 @@ class Beam:
 def _reconsider(hypotheses: list[Hypothesis], place: int, log_probs: Tensor, blank: int) -> None:
     """Puts the text of the best path first where it beats the best one when all of their alignments count."""
     best, written = hypotheses[0], hypotheses[place]
-    acoustic = best.parts["acoustic"] + log_ratio(log_probs, written, best, blank)
-    score = acoustic + written.parts.get("scorers", 0.0)
+    scorers = written.parts.get("scorers", 0.0)
+    needed = best.score - scorers - best.parts["acoustic"]
+    acoustic = best.parts["acoustic"] + log_ratio(log_probs, written, best, blank, needed)
+    score = acoustic + scorers
     if best.score + TIED < score < math.inf:
         written.score, written.parts["acoustic"] = score, acoustic
         hypotheses.insert(0, hypotheses.pop(place))

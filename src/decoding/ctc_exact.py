@@ -23,13 +23,17 @@ AROUND, SURE = 2, 0.9
 LONGEST = 1000  # frames that are compared at once: the forward algorithm's memory grows with their square
 
 
-def log_ratio(log_probs: Tensor, one: Hypothesis, other: Hypothesis, blank: int = 0) -> float:
+def log_ratio(
+    log_probs: Tensor, one: Hypothesis, other: Hypothesis, blank: int = 0, needed: float = -math.inf
+) -> float:
     """log P(one) - log P(other) over all alignments.
 
     Args:
         log_probs: [T, V] natural log, unpruned.
         one, other: two texts with their ``token_times``, as a CTC search finds them.
         blank: its token id.
+        needed: a result that is not above it may be more than the ratio. So texts that differ throughout cost half
+            where ``one`` is improbable already beside the alignments of ``other`` that a search kept.
 
     Exact (in float32, which takes half of float64's time) where the texts have little in common, up to ``LONGEST``
     frames; else as if what is common to both at the ends of each stretch were said there for sure. No finite number
@@ -45,16 +49,26 @@ def log_ratio(log_probs: Tensor, one: Hypothesis, other: Hypothesis, blank: int 
     spoken = [(np.array(text.tokens, dtype=int), np.array(text.token_times, dtype=int)) for text in texts]
     for first, end in _stretches(log_probs, *spoken):
         parts = [tokens[slice(*times.searchsorted((first, end)))] for tokens, times in spoken]
-        losses = F.ctc_loss(
-            without_nan(log_probs[first:end].float()).unsqueeze(1).expand(-1, 2, -1),
-            torch.from_numpy(np.concatenate(parts)),
-            (end - first,) * 2,
-            tuple(map(len, parts)),
-            blank,
-            reduction="none",
-        ).tolist()
-        total += losses[1] - losses[0]
+        log_p_one = _log_p(log_probs[first:end], parts[0], blank)
+        if end - first == len(log_probs):
+            at_most = log_p_one - other.parts.get("acoustic", -math.inf)
+            if at_most <= needed:
+                return at_most
+        total += log_p_one - _log_p(log_probs[first:end], parts[1], blank)
     return total
+
+
+def _log_p(log_probs: Tensor, tokens: np.ndarray, blank: int) -> float:
+    """[T, V], [L] -> log P(tokens) over all alignments."""
+    sizes = len(log_probs), len(tokens)
+    loss = F.ctc_loss(
+        without_nan(log_probs.float()).unsqueeze(1),
+        torch.from_numpy(tokens)[None],
+        *map(torch.tensor, sizes),
+        blank,
+        reduction="sum",
+    )
+    return -loss.item()
 
 
 def _stretches(

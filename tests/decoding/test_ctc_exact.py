@@ -67,7 +67,7 @@ def test_long_texts_are_compared_where_they_differ(seed, longest, monkeypatch):
     loss = F.ctc_loss
     monkeypatch.setattr(ctc_exact, "LONGEST", longest)
     monkeypatch.setattr(
-        ctc_exact.F, "ctc_loss", lambda *args, **kwargs: lengths.append(args[2][0]) or loss(*args, **kwargs)
+        ctc_exact.F, "ctc_loss", lambda *args, **kwargs: lengths.append(len(args[0])) or loss(*args, **kwargs)
     )
     log_probs = like_a_models(seed, 300)
     written = CTCGreedySearch()(log_probs[None], torch.tensor([300]))[0][0]
@@ -79,7 +79,34 @@ def test_long_texts_are_compared_where_they_differ(seed, longest, monkeypatch):
     monkeypatch.undo()
     expected = log_p(log_probs, tokens) - log_p(log_probs, written.tokens)
     assert got == pytest.approx(expected, abs=1e-3 if longest == 1000 else 3.0)
-    assert sum(lengths) < 200 and max(lengths) <= longest
+    assert sum(lengths) < 2 * 200 and max(lengths) <= longest
+
+
+@given(seed=st.integers(0, 1000), needed=st.floats(-3, 3), kept=st.floats(0.01, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_a_ratio_that_is_not_needed_is_at_least_the_true_one(seed, needed, kept):
+    """``other`` brings the probability of the alignments that a beam kept, a part of all."""
+    log_probs = posteriors(seed, 9, 4)
+    one, other = text([1, 1, 2], [0, 4, 5]), text([3, 2], [1, 6])
+    expected = log_p(log_probs, one.tokens) - log_p(log_probs, other.tokens)
+    other.parts["acoustic"] = log_p(log_probs, other.tokens) + math.log(kept)
+    got = log_ratio(log_probs, one, other, needed=needed)
+    assert got == pytest.approx(expected, abs=1e-5) or expected - 1e-5 <= got <= needed
+
+
+def test_improbable_beside_what_was_kept_is_half_the_work(monkeypatch):
+    log_probs, calls, loss = posteriors(0, 9, 4), [], F.ctc_loss
+    monkeypatch.setattr(
+        ctc_exact.F, "ctc_loss", lambda *args, **kwargs: calls.append(1) or loss(*args, **kwargs)
+    )
+    one, other = text([1, 1, 2], [0, 4, 5]), text([3, 2], [1, 6])
+    other.parts["acoustic"] = 0.0
+    assert log_ratio(log_probs, one, other, needed=-1.0) == pytest.approx(
+        log_p(log_probs, one.tokens), abs=1e-5
+    )
+    assert len(calls) == 2  # one's, and the line before
+    log_ratio(log_probs, one, other)
+    assert len(calls) == 4
 
 
 class Bigram:
