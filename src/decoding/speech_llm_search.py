@@ -67,6 +67,17 @@ def said_once(tokens: list[int], times: int) -> list[int]:
     return tokens
 
 
+def log_probs_of(
+    model: PromptedModel, projected: Tensor, lengths: Tensor, texts: list[list[int]]
+) -> list[list[float]]:
+    """projected [N, P, H], lengths [N], N texts -> the log probabilities of each one's tokens and of its end."""
+    counts = torch.tensor([len(text) for text in texts], device=projected.device)
+    tokens = pad_sequence([torch.tensor(text, dtype=torch.long) for text in texts], batch_first=True)
+    found = model.answer_log_probs(projected, lengths, tokens.to(projected.device), counts)
+    rows = without_nan(found["answer_log_probs"]).tolist()
+    return [row[: len(text) + 1] for row, text in zip(rows, texts, strict=True)]
+
+
 def best_first(found: list[Hypothesis]) -> list[Hypothesis]:
     """By score; those that are impossible are left out, if there are others."""
     found = sorted(found, key=lambda hypothesis: -hypothesis.score)
@@ -138,14 +149,18 @@ class SpeechLLMGreedySearch:
         self, model: PromptedModel, projected: Tensor, lengths: Tensor, guard: Guard
     ) -> list[Hypothesis]:
         """What the guard's choices make, a text for each row."""
-        tokens = self.generated(model, projected, lengths, guard)
+        rows = self.texts(model, self.generated(model, projected, lengths, guard))
+        texts = [said_once(row, self.max_repeats) for row in rows]
         chosen = torch.stack(guard.chosen, 1).tolist()
-        found = []
-        for row, log_probs in zip(self.texts(model, tokens), chosen, strict=True):
-            values = log_probs[: len(row) + 1]
-            row = said_once(row, self.max_repeats)
-            found.append(Hypothesis(row, sum(values), {"acoustic": sum(values)}, [], values[: len(row)]))
-        return found
+        values = [log_probs[: len(row) + 1] for log_probs, row in zip(chosen, rows, strict=True)]
+        if cut := [n for n, row in enumerate(rows) if len(texts[n]) < len(row)]:  # they end elsewhere now
+            again = log_probs_of(model, projected[cut], lengths[cut], [texts[n] for n in cut])
+            for n, log_probs in zip(cut, again, strict=True):
+                values[n] = log_probs
+        return [
+            Hypothesis(text, sum(log_probs), {"acoustic": sum(log_probs)}, [], log_probs[:-1])
+            for text, log_probs in zip(texts, values, strict=True)
+        ]
 
     def generated(
         self, model: PromptedModel, projected: Tensor, lengths: Tensor, guard: Guard, **settings: Any
@@ -218,18 +233,14 @@ class SpeechLLMBeamSearch(SpeechLLMGreedySearch):
         texts = [
             list(text) for text in dict.fromkeys(tuple(said_once(text, self.max_repeats)) for text in texts)
         ]
-        n, device = len(texts), projected.device
-        counts = torch.tensor([len(text) for text in texts], device=device)
-        tokens = pad_sequence([torch.tensor(text, dtype=torch.long) for text in texts], batch_first=True)
-        log_probs = model.answer_log_probs(
-            projected.expand(n, -1, -1), lengths.expand(n), tokens.to(device), counts
-        )["answer_log_probs"]
+        n = len(texts)
+        log_probs = log_probs_of(model, projected.expand(n, -1, -1), lengths.expand(n), texts)
         found = []
-        for text, values in zip(texts, without_nan(log_probs).tolist(), strict=True):
+        for text, values in zip(texts, log_probs, strict=True):
             acoustic = sum(values)
             score = acoustic / (len(text) + 1) ** self.length_penalty
             parts = {"acoustic": acoustic, "ranking": score - acoustic}
-            found.append(Hypothesis(text, score, parts, [], values[: len(text)]))
+            found.append(Hypothesis(text, score, parts, [], values[:-1]))
         return best_first(found)
 
 

@@ -204,7 +204,9 @@ def freeze(part: nn.Module) -> None:
 
 
 def keep_still(part: nn.Module, training: bool) -> None:
-    """Eval mode for a frozen part, and ``training`` for LoRA's dropout alone."""
+    """Eval mode for a part of which nothing is trained but LoRA's matrices, and ``training`` for LoRA's dropout."""
+    if any(weight.requires_grad and ADAPTER not in name for name, weight in part.named_parameters()):
+        return
     part.eval()
     for name, module in part.named_modules():
         if name.rpartition(".")[2].startswith(ADAPTER):

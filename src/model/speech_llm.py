@@ -78,7 +78,7 @@ class SpeechLLM(SpeechModel):
     def train(self, mode: bool = True) -> SpeechLLM:
         """As ``nn.Module.train``, but what is frozen stays in eval mode."""
         super().train(mode)
-        for name in self.frozen:
+        for name in PARTS:
             keep_still(getattr(self, name), mode)
         return self
 

@@ -203,14 +203,15 @@ def test_frozen_parts_stay_as_they_are(model, audio):
 
 @pytest.mark.parametrize("listener", LISTENERS)
 def test_every_listener_can_be_trained_as_a_whole_or_with_lora(listener, audio):
-    """Short clips among them; with LoRA everything but its dropout stays in eval mode."""
+    """Short clips among them; with LoRA everything but its dropout stays in eval mode, named as frozen or not."""
     texts = [[5, 6]] * len(LENGTHS)
     lora = {"rank": 2, "alpha": 4, "targets": ["q_proj", "k_proj"], "dropout": 0.1}
     whole = speech_llm(listener=listener, frozen=["writer"]).train()
     adapted = speech_llm(listener=listener, lora=lora).train()
     assert all(module.training for module in whole.encoder.modules())
-    learning = {name for name, module in adapted.encoder.named_modules() if module.training}
-    assert learning and all("lora_" in name for name in learning)
+    for model in (adapted, speech_llm(listener=listener, lora=lora, frozen=["writer"]).train()):
+        learning = {name for name, module in model.encoder.named_modules() if module.training}
+        assert learning and all("lora_" in name for name in learning)
     for model in (whole, adapted):
         batch, outputs = outputs_of(model, audio, LENGTHS, texts)
         AnswerObjective()(**batch, **outputs)["loss_sum"].backward()
@@ -265,6 +266,32 @@ def test_no_search_goes_on_for_ever(audio):
             assert all(len(hypothesis.tokens) < 60 for hypothesis in hypotheses)
 
 
+@torch.no_grad()
+def test_a_text_cut_where_it_goes_round_is_scored_as_it_is_left(audio):
+    """Its tokens and its end, by the model: not those of the text that went on."""
+    model = speech_llm()
+    head = model.writer.network.lm_head.weight  # tied: it says its own input again
+    head.copy_(torch.randn(head.shape, generator=torch.Generator().manual_seed(0)) * 10)
+    projected, lengths = model.search_inputs(outputs_of(model, audio, LENGTHS)[1])[1:]
+    whole = SpeechLLMGreedySearch(20.0, 1000)(model, projected, lengths)
+    for search in (
+        SpeechLLMGreedySearch(20.0, 2),
+        SpeechLLMBeamSearch(2, 0.0, 20.0, 2),
+        SpeechLLMSamplingSearch(2, 1e-3, 0.5, 0, 20.0, 2),
+    ):
+        found = search(model, projected, lengths)
+        lengths_found = [(len(b[0].tokens), len(a[0].tokens)) for b, a in zip(whole, found, strict=True)]
+        assert any(after < before for before, after in lengths_found)
+        for row, hypotheses in enumerate(found):
+            for hypothesis in hypotheses:
+                tokens = torch.tensor([hypothesis.tokens], dtype=torch.long)
+                counts, one = torch.tensor([len(hypothesis.tokens)]), slice(row, row + 1)
+                theirs = model.answer_log_probs(projected[one], lengths[one], tokens, counts)
+                theirs = theirs["answer_log_probs"][0]
+                assert hypothesis.score == pytest.approx(float(theirs.sum()), abs=1e-3)
+                assert hypothesis.token_log_probs == pytest.approx(theirs[:-1].tolist(), abs=1e-3)
+
+
 def test_a_text_can_be_read_while_it_is_written(model, audio):
     """Every step adds a token; the end is what greedy returns. Whoever stops listening stops the writer."""
     threads = threading.active_count()
@@ -279,10 +306,15 @@ def test_a_text_can_be_read_while_it_is_written(model, audio):
         assert [len(step) for step in steps[:-1]] == list(range(1, len(steps)))
     texts = list(recognizer.stream(audio[0].numpy()))
     assert texts[-1] == recognizer.transcribe([audio[0].numpy()])[0].text
-    listening = recognizer.stream(audio[0].numpy())
+    model.end = 263  # never the best: it would write on and on
+    limit = 40 * int(inputs[2])
+    asked = []
+    model.writer.network.register_forward_hook(lambda *_: asked.append(1))
+    listening = Recognizer(model, text_encoder, SpeechLLMGreedySearch(40.0, 1000)).stream(audio[0].numpy())
     next(listening)
     listening.close()
     assert threading.active_count() == threads
+    assert len(asked) < limit // 2
     with pytest.raises(UserError, match="SpeechLLMBeamSearch writes nothing step by step"):
         next(Recognizer(model, text_encoder, SpeechLLMBeamSearch()).stream(audio[0].numpy()))
 
