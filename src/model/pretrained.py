@@ -100,6 +100,11 @@ class Source:
             reason = " ".join(str(error).split())[:200]
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
+            if "scaled_dot_product_attention" in reason:
+                reason, remedy = (
+                    "its class does not take PyTorch's attention",
+                    "choose one that does, such as Qwen",
+                )
             raise UserError(f"{where}: cannot be made ({reason}); {remedy}") from None
 
 

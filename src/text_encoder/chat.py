@@ -34,7 +34,8 @@ class ChatTextEncoder(TextEncoder):
         revision: of the hub.
         instruction: what the user's turn says after the speech.
 
-    Raises ``UserError`` for a tokenizer that is missing, or has no chat template that a user's text goes through.
+    Raises ``UserError`` for a tokenizer that is missing, or has no chat template that a user's text goes through and
+    an answer follows at once.
 
     >>> encoder = ChatTextEncoder(instruction="Write")
     >>> encoder.vocab_size, encoder.decode(encoder.encode("it's a"))
@@ -168,4 +169,12 @@ def _of_transformers(source: str, revision: str | None, user: str) -> tuple[Any,
             raise UserError(
                 f"{source}: its chat template does not keep the {whose}'s text; choose another tokenizer"
             )
-    return backend, *prompt.split(AUDIO), answered.rpartition(ANSWER)[2]
+    asked, _, rest = answered.rpartition(ANSWER)
+    if asked.startswith(prompt):  # what it puts before an answer, such as the name of a channel
+        prompt = asked
+    if prompt.rfind("<think>") > prompt.rfind("</think>"):
+        raise UserError(
+            f"{source}: its chat template begins an answer with a thought, which a transcript is not; "
+            "choose a tokenizer that answers at once"
+        )
+    return backend, *prompt.split(AUDIO), rest

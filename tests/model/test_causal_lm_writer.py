@@ -43,6 +43,14 @@ def test_nothing_is_known_of_later_tokens(config):
     torch.testing.assert_close(writer(padded, real, last=9), logits, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["bloom", "mamba"])
+def test_what_has_an_attention_of_its_own_is_refused(name):
+    with pytest.raises(
+        UserError, match="its class does not take PyTorch's attention.*; choose one that does"
+    ):
+        CausalLMWriter(config={"model_type": name, "hidden_size": 16})
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta", "t5"])
 def test_what_reads_both_ways_is_refused(name):
     """It would be told the answer while it is trained."""

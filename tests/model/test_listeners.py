@@ -9,6 +9,7 @@ import pytest
 import torch
 
 transformers = pytest.importorskip("transformers")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 from support.tiny_networks import LISTENERS  # noqa: E402
 
@@ -200,6 +201,24 @@ def test_waveforms_are_normalised_as_the_folder_says(tmp_path):
     assert not TransformersFrontend(str(tmp_path))(audio, lengths)[0].any()
     transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
     assert (TransformersFrontend(str(tmp_path))(audio, lengths)[0] == 0.5).all()
+
+
+def test_whether_waveforms_are_normalised_is_never_guessed(tmp_path, monkeypatch):
+    """Without a connection the cache knows whether a hub's network has the file, if it was ever asked."""
+    commit = "0" * 40
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--some--body"
+    transformers.AutoConfig.for_model(**LISTENERS["hubert"]).save_pretrained(cached / "snapshots" / commit)
+    with pytest.raises(
+        UserError, match="some/body: preprocessor_config.json, .* cannot be fetched; load it with"
+    ):
+        TransformersFrontend("some/body", revision=commit)
+    nothing = cached / ".no_exist" / commit
+    nothing.mkdir(parents=True)
+    (nothing / "preprocessor_config.json").touch()
+    audio, lengths = torch.full((1, 100), 0.5), torch.tensor([100])
+    assert not TransformersFrontend("some/body", revision=commit)(audio, lengths)[0].any()
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):

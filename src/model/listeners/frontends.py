@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from src.model.listeners.kinds import kind_of, listener_config
 from src.model.pretrained import Source
 from src.utils.audio import SAMPLE_RATE
+from src.utils.errors import UserError
 from src.utils.extras import speech_llm_package
 from src.utils.masks import valid_positions
 
@@ -125,5 +126,15 @@ def _is_normalized(origin: Source) -> bool:
     try:
         settings, _ = mixin.get_feature_extractor_dict(origin.name, revision=revision)
     except OSError:
+        file, cached = (
+            "preprocessor_config.json",
+            speech_llm_package("huggingface_hub").try_to_load_from_cache,
+        )
+        # The cache knows, too, what the hub was asked for and has not.
+        if not origin.is_folder and cached(origin.name, file, revision=revision) is None:
+            raise UserError(
+                f"{origin.name}: {file}, which says whether its waveforms are normalised, is not in the cache and "
+                "cannot be fetched; load it with a connection once"
+            ) from None
         return True
     return bool(settings.get("do_normalize", True))
