@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from reference.bigram import Bigram
 
 from src.decoding import CTCBeamSearch, CTCGreedySearch, Hypothesis, LengthBonus, ctc_beam, ctc_exact
 from src.decoding.ctc_exact import log_ratio
@@ -107,32 +108,6 @@ def test_improbable_beside_what_was_kept_is_half_the_work(monkeypatch):
     assert len(calls) == 2  # one's, and the line before
     log_ratio(log_probs, one, other)
     assert len(calls) == 4
-
-
-class Bigram:
-    """A scorer whose every number is known: log p(next | last), column 0 = end."""
-
-    def __init__(self, table: torch.Tensor) -> None:
-        self.table = table  # [V + 1, V]; row V = start
-
-    def to(self, device):
-        return self
-
-    def start(self, batch_size):
-        return torch.full((batch_size, 1), self.table.size(1))
-
-    def score(self, state):
-        return self.table[state]
-
-    def advance(self, state, parents, tokens):
-        return torch.where(tokens >= 0, tokens, state.gather(1, parents))
-
-    def finish(self, state):
-        return self.table[state][..., 0]
-
-    def of(self, tokens):
-        states = [self.table.size(1), *tokens]
-        return sum(float(self.table[a, b]) for a, b in zip(states, [*tokens, 0], strict=True))
 
 
 @pytest.mark.parametrize("seed,bonus", [(19, 0.3), (30, 0.3), (11, 0.0)])

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference.bigram import Bigram
 from reference.ctc_brute_force import text_probabilities
 
 from src.decoding import CTCBeamSearch, CTCGreedySearch, LengthBonus
@@ -117,32 +118,6 @@ def test_exact_ties_do_not_turn_over_in_padding(seed):
         for more in (0, 11)
     )
     assert alone == padded
-
-
-class Bigram:
-    """A scorer whose every number is known: log p(next | last), column 0 = end."""
-
-    def __init__(self, table: torch.Tensor) -> None:
-        self.table = table  # [V + 1, V]; row V = start
-
-    def to(self, device):
-        return self
-
-    def start(self, batch_size):
-        return torch.full((batch_size, 1), self.table.size(1))
-
-    def score(self, state):
-        return self.table[state]
-
-    def advance(self, state, parents, tokens):
-        return torch.where(tokens >= 0, tokens, state.gather(1, parents))
-
-    def finish(self, state):
-        return self.table[state][..., 0]
-
-    def of(self, tokens):
-        states = [self.table.size(1), *tokens]
-        return sum(float(self.table[a, b]) for a, b in zip(states, [*tokens, 0], strict=True))
 
 
 @pytest.mark.parametrize("seed", range(3))
