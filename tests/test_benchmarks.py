@@ -16,22 +16,23 @@ from src.recognizer import Recognizer, Transcript
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path):
-    command = (
-        "-m benchmarks.training_throughput --size tiny --clips 1 --seconds 1 --rounds 1 --threads 1".split()
-    )
-    settings = ["--precisions", "fp32", "--device", "cpu", "--json", str(tmp_path / "figures.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def figures_of(module: str, settings: str, file: Path):
+    """What ``python -m benchmarks.MODULE SETTINGS --json FILE`` writes."""
     done = subprocess.run(
-        [sys.executable, *command, *settings],
+        [sys.executable, "-m", f"benchmarks.{module}", *settings.split(), "--json", str(file)],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "figures.json").read_text())
+    return json.loads(file.read_text())
+
+
+def test_training_throughput_compares_with_the_packages_that_are_there(tmp_path):
+    settings = "--size tiny --clips 1 --seconds 1 --rounds 1 --threads 1 --precisions fp32 --device cpu"
+    report = figures_of("training_throughput", settings, tmp_path / "figures.json")
     assert {"lectern", "torchaudio"} <= {figure["encoder"] for figure in report["figures"]}
     assert all(figure["audio_s_per_s"] > 0 for figure in report["figures"]) and report["ratios"]["fp32"] > 0
 
@@ -50,26 +51,9 @@ def test_where_the_letters_of_the_toy_begin():
 
 
 def test_transducer_searches_are_compared_on_a_made_up_model(tmp_path):
-    command = "-m benchmarks.transducer_search --vocabularies 29 --predictors stateless --batch 2 --frames 30"
-    done = subprocess.run(
-        [
-            sys.executable,
-            *command.split(),
-            "--rounds",
-            "1",
-            "--peer",
-            "2",
-            "--json",
-            str(tmp_path / "figures.json"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = {row["search"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
+    settings = "--vocabularies 29 --predictors stateless --batch 2 --frames 30 --rounds 1 --peer 2"
+    found = figures_of("transducer_search", settings, tmp_path / "figures.json")
+    rows = {row["search"]: row for row in found}
     assert rows["greedy"]["times_greedy"] == 1 and rows["beam 4"]["utterances_per_s"] > 0
     assert rows["beam 4"]["score"] >= rows["greedy"]["score"]
     # Another search with the same weights and limits finds the same texts.
@@ -77,42 +61,17 @@ def test_transducer_searches_are_compared_on_a_made_up_model(tmp_path):
 
 
 def test_ctc_searches_are_compared_and_none_loses_to_greedy(tmp_path):
-    command = "-m benchmarks.ctc_search --posteriors peaky --vocabularies 29 --batch 2 --frames 40 --beams 16"
-    done = subprocess.run(
-        [
-            sys.executable,
-            *command.split(),
-            "--rounds",
-            "1",
-            "--clock",
-            "processor",
-            "--json",
-            str(tmp_path / "figures.json"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    settings = (
+        "--posteriors peaky --vocabularies 29 --batch 2 --frames 40 --beams 16 --rounds 1 --clock processor"
     )
-    assert done.returncode == 0, done.stderr
-    rows = {row["search"]: row for row in json.loads((tmp_path / "figures.json").read_text())}
+    rows = {row["search"]: row for row in figures_of("ctc_search", settings, tmp_path / "figures.json")}
     assert {"greedy", "lectern", "lectern, sure frames folded"} <= set(rows)
     assert all(row["below_greedy"] == 0 for row in rows.values() if row["search"].startswith("lectern"))
 
 
 def test_families_are_compared_on_a_folder(tmp_path):
-    command = "-m benchmarks.families samples checkpoints/demo:greedy checkpoints/demo:beam --clips 2 --rounds 1 --json"
-    done = subprocess.run(
-        [sys.executable, *command.split(), str(tmp_path / "figures.json")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    settings = "samples checkpoints/demo:greedy checkpoints/demo:beam --clips 2 --rounds 1"
+    figures = figures_of("families", settings, tmp_path / "figures.json")
     assert [*figures] == ["checkpoints/demo:greedy", "checkpoints/demo:beam"]
     assert all(0 < one["behind_the_encoder"] < one["real_time_factor"] for one in figures.values())
 

@@ -78,21 +78,19 @@ def test_what_cannot_be_read_is_left_out_and_counted(samples, tmp_path):
         profile_inference(recognizer("ctc"), dataset, LIMITS)
 
 
-def test_a_batch_that_does_not_fit_is_spoken_of(samples, monkeypatch):
-    def full(*_):
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+@pytest.mark.parametrize(
+    ("said", "error", "line"),
+    [
+        ("CUDA out of memory. Tried to allocate 2 GiB", UserError, "lower --batch-size"),
+        ("size mismatch", RuntimeError, "size mismatch"),
+    ],
+    ids=["what does not fit is spoken of", "another error is not taken for it"],
+)
+def test_what_breaks_while_it_is_watched(said, error, line, samples, monkeypatch):
+    def broken(*_):
+        raise RuntimeError(said)
 
-    too_small = recognizer("ctc")
-    monkeypatch.setattr(too_small, "listen", full)
-    with pytest.raises(UserError, match="lower --batch-size"):
-        profile_inference(too_small, samples, LIMITS)
-
-
-def test_another_error_is_not_taken_for_it(samples, monkeypatch):
-    def wrong(*_):
-        raise RuntimeError("size mismatch")
-
-    broken = recognizer("ctc")
-    monkeypatch.setattr(broken, "listen", wrong)
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        profile_inference(broken, samples, LIMITS)
+    watched = recognizer("ctc")
+    monkeypatch.setattr(watched, "listen", broken)
+    with pytest.raises(error, match=line):
+        profile_inference(watched, samples, LIMITS)
