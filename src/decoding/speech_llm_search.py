@@ -273,7 +273,7 @@ class SpeechLLMSamplingSearch(SpeechLLMGreedySearch):
         require_count("samples", samples)
         require(is_number(temperature) and temperature > 0, "temperature", temperature, "a number above 0")
         require(is_number(top_p) and 0 < top_p <= 1, "top_p", top_p, "a number above 0, up to 1")
-        require(is_count(seed, 0), "seed", seed, "a whole number of at least 0")
+        require(is_count(seed, 0) and seed < 1 << 40, "seed", seed, "a whole number from 0 to below 2**40")
         self.samples, self.temperature, self.top_p, self.seed = samples, temperature, top_p, seed
 
     def search(self, model: PromptedModel, projected: Tensor, lengths: Tensor) -> list[list[Hypothesis]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +115,7 @@ def interfaces(model: nn.Module) -> Iterator[str]:
         joined = f"{stack} frames together, " if stack else ""
         yield f"projector: {joined}{projector.dim_in} in, {projector.dim_out} out"
         yield f"writer: reads vectors of {writer.dim}, knows {writer.vocab_size} tokens"
-    if isinstance(model, SpeechModel):
+    elif isinstance(model, SpeechModel):
         yield f"search: counts in frames of {1000 * model.frame_s:g} ms"
 
 
@@ -179,8 +179,8 @@ def shapes_of_a_second(model: SpeechModel) -> dict[nn.Module, tuple[int, ...]]:
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
         parts = output.values() if isinstance(output, Mapping) else output
-        tensors = [output] if isinstance(output, Tensor) else parts if isinstance(output, tuple) else [*parts]
-        first = next((value for value in tensors if isinstance(value, Tensor)), None)
+        parts = parts if isinstance(parts, Iterable) and not isinstance(parts, Tensor) else (parts,)
+        first = next((value for value in parts if isinstance(value, Tensor)), None)
         if first is not None:
             made[module] = tuple(first.shape)
 

@@ -138,6 +138,8 @@ class _Inspection:
             "projected", about, heads_figure(self._heard(about, ()), alike[None], names, ["like the token"])
         )
         layers = _array(model.looked(projected, self.tokens))
+        if not len(layers):
+            return
         most = sorted(np.argsort(-layers.sum((1, 2)), kind="stable")[:LAYERS_SHOWN])
         count = f"{len(most)} of its {len(layers)} layers"
         about = f"where the writer looks before each token (the {count} that look most at the speech)"

@@ -60,7 +60,9 @@ class Source:
         if dtype not in DTYPES:
             raise UserError(f"dtype={dtype} is unknown; choose one of: {', '.join(DTYPES)}")
         # Said explicitly, because a config may name an attention kernel that would be downloaded and run.
-        chosen = {"attn_implementation": "sdpa", "dtype": DTYPES[dtype]}
+        class_of = getattr(kind, "_model_mapping", {}).get(type(config), kind)
+        attention = "sdpa" if getattr(class_of, "_supports_sdpa", True) else "eager"
+        chosen = {"attn_implementation": attention, "dtype": DTYPES[dtype]}
         if self.name is None or torch.get_default_device().type == "meta":  # there only sizes matter
             make = getattr(kind, "from_config", None) or kind._from_config
             return self._asked(lambda: make(config, **chosen)).eval()
@@ -100,6 +102,8 @@ class Source:
             reason = " ".join(str(error).split())[:200]
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
+            if "safetensors" in reason:  # a pickle is not opened
+                remedy = "its weights must be safetensors, as transformers' save_pretrained writes them"
             if "scaled_dot_product_attention" in reason:
                 reason, remedy = (
                     "its class does not take PyTorch's attention",

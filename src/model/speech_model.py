@@ -34,7 +34,7 @@ class SpeechModel(nn.Module, ABC):
 
     @property
     def frame_s(self) -> float:
-        """Seconds per frame that the searches count in: an encoder frame, unless the family says otherwise."""
+        """Seconds per frame that ``token_times`` count in: an encoder frame, unless the family says otherwise."""
         return self.frontend.hop / SAMPLE_RATE * self.encoder.subsampling_factor
 
     @property

@@ -20,6 +20,13 @@ OTHERS = {
     "llama": {"model_type": "llama", **LANGUAGE},
     "gpt2": {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 264},
     "gemma3": {"model_type": "gemma3_text", **LANGUAGE, "head_dim": 8},
+    # Without PyTorch's attention, or without any:
+    "gemma2": {"model_type": "gemma2", **LANGUAGE, "head_dim": 8},
+    "bloom": {"model_type": "bloom", "hidden_size": 16, "n_layer": 2, "n_head": 2, "vocab_size": 264},
+    "mamba": {
+        **{"model_type": "mamba", "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+        "vocab_size": 264,
+    },
 }
 
 
@@ -43,12 +50,23 @@ def test_nothing_is_known_of_later_tokens(config):
     torch.testing.assert_close(writer(padded, real, last=9), logits, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bloom", "mamba"])
-def test_what_has_an_attention_of_its_own_is_refused(name):
-    with pytest.raises(
-        UserError, match="its class does not take PyTorch's attention.*; choose one that does"
-    ):
-        CausalLMWriter(config={"model_type": name, "hidden_size": 16})
+@pytest.mark.parametrize("name", ["recurrent_gemma", "rwkv"])
+def test_what_takes_no_notice_of_padding_is_refused(name):
+    with pytest.raises(UserError, match=f"writer: {name} would write other texts in a batch than alone"):
+        CausalLMWriter(config={"model_type": name})
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2", "mamba"])
+@torch.no_grad()
+def test_looking_changes_nothing(name):
+    torch.manual_seed(0)
+    writer = CausalLMWriter(config={**WRITERS, **OTHERS}[name]).eval()
+    vectors, real = writer.embed(torch.randint(0, 264, (1, 9))), torch.ones(1, 9, dtype=torch.bool)
+    attention = writer.network.config._attn_implementation
+    weights = writer.looked(vectors, real, last=3)
+    assert weights.shape == (1, 0 if name == "mamba" else 2, 3, 9)
+    torch.testing.assert_close(weights.sum(3), torch.ones(weights.shape[:3]))
+    assert writer.network.config._attn_implementation == attention
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "t5"])

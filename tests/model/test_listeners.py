@@ -201,6 +201,11 @@ def test_waveforms_are_normalised_as_the_folder_says(tmp_path):
     assert not TransformersFrontend(str(tmp_path))(audio, lengths)[0].any()
     transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(tmp_path)
     assert (TransformersFrontend(str(tmp_path))(audio, lengths)[0] == 0.5).all()
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(
+        UserError, match="whether its waveforms are normalised, .* cannot be read; restore the file"
+    ):
+        TransformersFrontend(str(tmp_path))
 
 
 def test_whether_waveforms_are_normalised_is_never_guessed(tmp_path, monkeypatch):
@@ -211,7 +216,7 @@ def test_whether_waveforms_are_normalised_is_never_guessed(tmp_path, monkeypatch
     cached = tmp_path / "models--some--body"
     transformers.AutoConfig.for_model(**LISTENERS["hubert"]).save_pretrained(cached / "snapshots" / commit)
     with pytest.raises(
-        UserError, match="some/body: preprocessor_config.json, .* cannot be fetched; load it with"
+        UserError, match="some/body: whether its waveforms .* cannot be read; restore the file, or load"
     ):
         TransformersFrontend("some/body", revision=commit)
     nothing = cached / ".no_exist" / commit
@@ -263,7 +268,9 @@ def test_a_pickle_is_not_opened(tmp_path):
     whole.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     torch.save(whole.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="cannot be made"):
+    with pytest.raises(
+        UserError, match="cannot be made .*; its weights must be safetensors, as .*save_pretrained"
+    ):
         TransformersEncoder(str(tmp_path))
 
 

@@ -72,6 +72,15 @@ def test_every_family_has_a_table_and_a_tree(call, config):
     assert root.split()[2] == f"{total:,}"
 
 
+def test_where_the_parts_of_a_speech_llm_meet(call):
+    pytest.importorskip("transformers")
+    tree = call(explore_architecture, "-cn=speech_llm", "+test=tiny_llm", "datasets=samples", "--depth", 1)
+    meets = tree[: tree.index("its modules")]
+    assert any(line.startswith("  projector: 4 frames together, ") for line in meets)
+    assert any(line.startswith("  writer: reads vectors of ") for line in meets)
+    assert not any("search:" in line for line in meets)  # they count in nothing
+
+
 def test_the_blueprint_and_the_tree_of_the_demo(call):
     lines = call(explore_architecture, DEMO, "--run", "--depth", 3)
     assert lines[1:5] == ["model: CTCModel", "  frontend: LogMel", "    num_mels: 80", "    normalize: True"]

@@ -88,16 +88,25 @@ def test_the_end_of_an_answer_is_the_first_special_token_after_it(template, end,
     assert encoder.prompt["end"] not in encoder.encode("the cat sat on the mat")
 
 
-def test_what_a_template_puts_before_an_answer_is_part_of_the_prompt(tmp_path):
-    """A channel is named after the assistant's turn has begun, which a prompt alone does not show."""
-    said = "{{ m['role'] + ('<final>' if m['role'] == 'assistant' else '') + '\n' + m['content'] }}"
-    channels = (
-        "{% for m in messages %}<|im_start|>" + said + "<|im_end|>{% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+@pytest.mark.parametrize(
+    ("asks", "shows"),
+    [
+        (
+            "<|im_start|>assistant",
+            "<|im_start|>assistant<final>",
+        ),  # a channel, which a prompt alone does not name
+        ("<|im_start|>assistant<think>", "<|im_start|>assistant"),  # a thought, which a transcript is not
+    ],
+)
+def test_an_answer_begins_where_a_template_shows_one(asks, shows, tmp_path):
+    template = (
+        "{% for m in messages %}"
+        f"{{{{ '<|im_start|>user' if m['role'] == 'user' else '{shows}' }}}}{{{{ m['content'] + '<|im_end|>' }}}}"
+        f"{{% endfor %}}{{% if add_generation_prompt %}}{asks}{{% endif %}}"
     )
-    encoder = ChatTextEncoder(str(chat_tokenizer(tmp_path, channels)))
-    assert encoder.decode(encoder.prompt["after"]).endswith("assistant<final>")
-    assert encoder.tokens[encoder.prompt["end"]] == "<|im_end|>"
+    prompt = (encoder := ChatTextEncoder(str(chat_tokenizer(tmp_path, template)))).prompt
+    said = "".join(encoder.tokens[i] for i in prompt["after"]).replace("Ġ", " ")
+    assert said.endswith("text<|im_end|>" + shows) and encoder.tokens[prompt["end"]] == "<|im_end|>"
 
 
 def test_what_a_file_says_of_padding_and_truncation_is_not_done(folder, tmp_path):
@@ -140,11 +149,6 @@ def test_tokenizers_that_cannot_chat_are_one_line(folder, tmp_path, monkeypatch)
             "one-sided",
             TEMPLATE.replace("for message in messages", "for message in messages[:1]"),
             "does not keep the assistant's text",
-        ),
-        (
-            "thoughtful",
-            TEMPLATE + "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}",
-            "with a thought",
         ),
         ("endless", "{% for m in messages %}{{ m['content'] }}{% endfor %}", "marks no end of an answer"),
     ):

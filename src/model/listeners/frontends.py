@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -126,15 +127,18 @@ def _is_normalized(origin: Source) -> bool:
     try:
         settings, _ = mixin.get_feature_extractor_dict(origin.name, revision=revision)
     except OSError:
-        file, cached = (
-            "preprocessor_config.json",
-            speech_llm_package("huggingface_hub").try_to_load_from_cache,
-        )
-        # The cache knows, too, what the hub was asked for and has not.
-        if not origin.is_folder and cached(origin.name, file, revision=revision) is None:
-            raise UserError(
-                f"{origin.name}: {file}, which says whether its waveforms are normalised, is not in the cache and "
-                "cannot be fetched; load it with a connection once"
-            ) from None
-        return True
+        if _has_none(origin, "preprocessor_config.json", revision):
+            return True
+        raise UserError(
+            f"{origin.name}: whether its waveforms are normalised, as preprocessor_config.json says, cannot be read; "
+            "restore the file, or load it with a connection once"
+        ) from None
     return bool(settings.get("do_normalize", True))
+
+
+def _has_none(origin: Source, file: str, revision: str | None) -> bool:
+    """Whether there surely is no such file: the cache knows, too, what a hub was asked for and has not."""
+    if origin.is_folder:
+        return not Path(origin.name, file).exists()
+    hub = speech_llm_package("huggingface_hub")
+    return hub.try_to_load_from_cache(origin.name, file, revision=revision) is hub._CACHED_NO_EXIST

@@ -12,9 +12,11 @@ from src.model.pretrained import Pretrained, Source
 from src.utils.errors import UserError
 from src.utils.extras import speech_llm_package
 
+PADDING_CHANGES = ("recurrent_gemma", "rwkv")  # what they write: they take no notice of masks
+
 
 class CausalLMWriter(Pretrained):
-    """Any class of ``AutoModelForCausalLM`` with the attention of PyTorch: Qwen2, Qwen3, SmolLM3, Llama ...
+    """Any class of ``AutoModelForCausalLM`` that takes padding on the left: Qwen2, Qwen3, SmolLM3, Llama, Gemma ...
 
     Args:
         source: a hub id (``Qwen/Qwen3-0.6B``), or a folder.
@@ -40,6 +42,10 @@ class CausalLMWriter(Pretrained):
         both_ways = origin.config.model_type in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         if origin.config.is_encoder_decoder or (both_ways and not origin.config.is_decoder):
             raise UserError(f"writer: {origin.config.model_type} is no causal language model; choose another")
+        if origin.config.model_type in PADDING_CHANGES:
+            raise UserError(
+                f"writer: {origin.config.model_type} would write other texts in a batch than alone; choose another"
+            )
         network = origin.network(transformers.AutoModelForCausalLM, origin.config, dtype)
         network.generation_config = transformers.GenerationConfig()  # a search's settings are all its own
         embeddings = network.get_input_embeddings()  # LoRA beside them would not tell their size
@@ -65,12 +71,19 @@ class CausalLMWriter(Pretrained):
         )
 
     def looked(self, vectors: Tensor, real: Tensor, last: int) -> Tensor:
-        """As ``forward`` -> where it looks from each of the ``last`` ones, mean of all heads, [B, layers, last, L]."""
+        """As ``forward`` -> where it looks from each of the ``last`` ones, mean of all heads, [B, layers, last, L].
+
+        Of a network without attention, such as Mamba, there are no layers.
+        """
+        attention = self.network.config._attn_implementation
         self.network.set_attn_implementation("eager")  # the one that tells
         try:
-            layers = self._after(vectors, real, last, output_attentions=True).attentions
+            outputs = self._after(vectors, real, last, output_attentions=True)
         finally:
-            self.network.set_attn_implementation("sdpa")
+            self.network.set_attn_implementation(attention)
+        layers = getattr(outputs, "attentions", None)
+        if not layers:
+            return vectors.new_zeros(len(vectors), 0, last, vectors.size(1))
         return torch.stack([weights[:, :, -last:].float().mean(1) for weights in layers], 1)
 
     def generate(self, vectors: Tensor, real: Tensor, **settings: Any) -> Tensor:
