@@ -6,7 +6,8 @@
 It reads the letters of a text, repeated, with silence and mistakes among them, in the place where the speech will be,
 and answers with the text. Half of the texts are invented of the words of all, so that there is no reciting. Text may be
 files (.txt, .jsonl, .tsv, each also .gz) and folders, as for train_lm.py; give only what is trained on. --steps 0
-writes the same network untrained, for a control. It runs on the CPU.
+writes the same network untrained, for a control. It runs on the CPU: the defaults, 845 short texts, took a quarter of an
+hour of one core.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="the folder to write")
     parser.add_argument("--dim", type=int, default=128, help="width, a multiple of 32 (default 128)")
     parser.add_argument("--layers", type=int, default=4, help="(default 4)")
-    parser.add_argument("--steps", type=int, default=1500, help="(default 1500; 0: untrained)")
-    parser.add_argument("--batch-size", type=int, default=32, help="texts in a step (default 32)")
+    parser.add_argument("--steps", type=int, default=4500, help="(default 4500; 0: untrained)")
+    parser.add_argument("--batch-size", type=int, default=16, help="texts in a step (default 16)")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default 2e-3)")
     parser.add_argument("--errors", type=float, default=0.05, help="share of misheard letters (default 0.05)")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,9 +1,9 @@
 """A small causal language model for speech LLMs, trained where no hub is: from the tokens that an encoder would hear to
 clean text, in the chat prompt that the speech LLM has.
 
-What an encoder with CTC hears of a text are its tokens, some of them repeated, with silence between them and mistakes
-here and there. A model that turns such a line of tokens into the text can be frozen: what remains for a projector is to
-put frames in the place of tokens.
+What an encoder with CTC hears of a text are its tokens, each for a frame or two, with pauses about the spaces and
+mistakes here and there. A model that turns such a line of tokens into the text can be frozen: what remains for a
+projector is to put frames in the place of tokens.
 """
 
 from __future__ import annotations
@@ -63,14 +63,19 @@ def small_network(vocab_size: int, dim: int, num_layers: int) -> nn.Module:
 class Exercises:
     """What the model practises on: batches of ``before, heard, after, answer, end`` without an end.
 
+    Its ranges are those of a Conformer's CTC, at 25 frames a second, on AN4's training clips: 97 % of the letters last
+    one frame or two, all but 0.3 % of the spaces one to four; half of the spaces' sides have silence, 2 % more than ten
+    frames of it; 99 % of the clips start with 8 to 30 silent frames, 98 % end in at most ten.
+
     Args:
         texts: clean, as in training.
         encoder: with the prompt.
         silence: the token that stands for it.
         rng: what draws.
-        most_repeats, most_silence: tokens are heard 1 to ``most_repeats`` times, with 0 to ``most_silence`` silent
-            frames after them.
-        errors: share of tokens that are misheard: another, none, or one too many.
+        most_repeats: a letter is heard in 1 to so many frames, a space in up to twice as many.
+        most_silence: half of the time, 1 to so many silent frames are before a space, and likewise after it; the text
+            ends in up to as many and starts with up to three times as many.
+        errors: share of tokens that are misheard: another, none, or one or a silence too many.
         invented: share of texts whose words are drawn one by one from all texts, so that there is no reciting.
     """
 
@@ -81,13 +86,14 @@ class Exercises:
         silence: int,
         rng: random.Random,
         most_repeats: int = 2,
-        most_silence: int = 2,
+        most_silence: int = 10,
         errors: float = 0.05,
         invented: float = 0.5,
     ) -> None:
         self.texts, self.encoder, self.silence, self.rng = list(texts), encoder, silence, rng
         self.most_repeats, self.most_silence = most_repeats, most_silence
         self.errors, self.invented = errors, invented
+        self.space = encoder.encode(" ")[0]
         self.words = [word for text in texts for word in text.split()]
         self.letters = sorted({token for text in texts for token in encoder.encode(text)})
 
@@ -99,17 +105,28 @@ class Exercises:
         return " ".join(self.rng.choices(self.words, k=len(text.split())))
 
     def heard(self, tokens: Sequence[int]) -> list[int]:
-        """What an encoder would hear of tokens."""
-        frames = [self.silence] * self.rng.randint(0, 2 * self.most_silence)
+        """What an encoder would hear of tokens, one a frame."""
+        frames = self._silent(0, 3 * self.most_silence)
         for token in tokens:
             spoken = [token]
             if self.rng.random() < self.errors:
                 other = self.rng.choice(self.letters)
-                spoken = self.rng.choice(([other], [], [token, other]))
+                spoken = self.rng.choice(([other], [], [token, other], [token, self.silence]))
             for one in spoken:
-                frames += [one] * self.rng.randint(1, self.most_repeats)
-                frames += [self.silence] * self.rng.randint(0, self.most_silence)
-        return frames
+                if one == self.space:
+                    lasting = [one] * self.rng.randint(1, 2 * self.most_repeats)
+                    frames += [*self._pause(), *lasting, *self._pause()]
+                else:
+                    # Two alike are told from one that lasts by the silence between them, as CTC does.
+                    frames += [self.silence] * (frames[-1:] == [one])
+                    frames += [one] * self.rng.randint(1, self.most_repeats)
+        return frames + self._silent(0, self.most_silence)
+
+    def _silent(self, least: int, most: int) -> list[int]:
+        return [self.silence] * self.rng.randint(least, most)
+
+    def _pause(self) -> list[int]:
+        return self._silent(1, self.most_silence) if self.rng.random() < 0.5 else []
 
     def batches(self, size: int, pool: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
         """ids [B, L] and targets [B, L] (-100 where nothing is asked), clips of similar length together."""
