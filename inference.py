@@ -76,6 +76,11 @@ def main(config: DictConfig) -> None:
     recognizer = Recognizer.load(
         checkpoint.path, options.decoder, options.device, search_settings, options.times_from
     )
+    if options.words_dir is not None and not (recognizer.model.tells_times or options.times_from):
+        raise UserError(
+            f"words_dir={options.words_dir}: a {type(recognizer.model).__name__} does not tell when words were said; "
+            "add times_from=CHECKPOINT, one with CTC, such as checkpoints/demo"
+        )
     recognizer.try_out()  # what does not fit is said now, not between a progress bar and the first text
     dataset = recordings_of(config)
     if len(dataset) == 0 and not dataset.skipped:

@@ -14,25 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.text_encoder import BPETextEncoder, normalize, train_bpe
-from src.text_encoder.corpus import read_lines, text_files
-from src.utils.errors import TextError, UserError, door
+from src.text_encoder import BPETextEncoder, train_bpe
+from src.text_encoder.corpus import read_corpus
+from src.utils.errors import door
 from src.utils.files import check_output, written_whole
-from src.utils.progress import progress_bar
-
-
-def read_corpus(paths: list[Path]) -> tuple[list[str], list[TextError]]:
-    """Normalised, non-empty lines of all files, and why some files could not be read."""
-    lines: list[str] = []
-    skipped: list[TextError] = []
-    for file in progress_bar(
-        [file for path in paths for file in text_files(path)], desc="reading", unit="file"
-    ):
-        try:
-            lines += filter(None, [normalize(line) for line in read_lines(file)])
-        except TextError as error:
-            skipped.append(error)
-    return lines, skipped
 
 
 @door
@@ -49,11 +34,7 @@ def main() -> None:
     path = arguments.out / BPETextEncoder.file_name
     check_output(path)
 
-    lines, skipped = read_corpus(arguments.text)
-    for error in skipped[:20]:
-        print(f"skipped: {error}", file=sys.stderr)
-    if skipped and not lines:
-        raise UserError(f"none of {len(skipped)} files can be read; the first: {skipped[0]}")
+    lines = read_corpus(arguments.text)
     model = train_bpe(lines, arguments.vocab_size)
     with written_whole(path) as unfinished:
         unfinished.write_bytes(model)
@@ -66,8 +47,6 @@ def main() -> None:
     )
     if foreign:
         print(f"note: letters outside a-z became tokens: {''.join(foreign[:40])}")
-    if skipped:
-        print(f"note: {len(skipped)} files could not be read and were left out")
     print(f"learnt from {len(lines):,} lines; a token holds {letters_per_token:.2f} characters on average")
     print(f"wrote {path} ({encoder.vocab_size} tokens, the blank included)")
 

@@ -6,8 +6,8 @@
 It reads the letters of a text, repeated, with silence and mistakes among them, in the place where the speech will be,
 and answers with the text. Half of the texts are invented of the words of all, so that there is no reciting. Text may be
 files (.txt, .jsonl, .tsv, each also .gz) and folders, as for train_lm.py; give only what is trained on. --steps 0
-writes the same network untrained, for a control. It runs on the CPU: the defaults, 845 short texts, took a quarter of an
-hour of one core.
+writes the same network untrained, for a control. It runs on the CPU: the defaults, 845 short texts, took a quarter of
+an hour of one core.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from src.checkpoint import atomic_directory
 from src.lm.small_writer import SILENCE, Exercises, answer_loss, save_tokenizer, small_network
-from src.text_encoder import ChatTextEncoder, normalize
-from src.text_encoder.corpus import read_lines, text_files
+from src.text_encoder import ChatTextEncoder
+from src.text_encoder.corpus import read_corpus
 from src.trainer.schedules import warmup_cosine
 from src.utils.build import Positive, Share, Whole, check, check_counts
 from src.utils.errors import UserError, door
@@ -78,22 +79,24 @@ def main() -> None:
     check("--lr", arguments.lr, Positive)
     check("--errors", arguments.errors, Share)
     check_output(arguments.out / "config.json")
+    if arguments.out.exists() and any(arguments.out.iterdir()):
+        raise UserError(f"--out {arguments.out}: holds files already; choose another, or remove them")
 
-    files = [file for path in arguments.text for file in text_files(path)]
-    texts = [text for file in files for line in read_lines(file) if (text := normalize(line))]
+    texts = read_corpus(arguments.text)
     if not texts:
         raise UserError(f"{arguments.text[0]}: no text here; give files or folders with sentences")
     torch.manual_seed(arguments.seed)
-    save_tokenizer(arguments.out)
-    encoder = ChatTextEncoder(str(arguments.out))
-    network = small_network(encoder.vocab_size, arguments.dim, arguments.layers)
-    silence, rng = encoder.tokens.index(SILENCE), random.Random(arguments.seed)
-    exercises = Exercises(texts, encoder, silence, rng, errors=arguments.errors)
     said = "untrained"
-    if arguments.steps:
-        loss, right = train(network, exercises, arguments.steps, arguments.batch_size, arguments.lr)
-        said = f"loss {loss:.3f}, {right:.1%} of its letters right"
-    network.save_pretrained(arguments.out)
+    with atomic_directory(arguments.out) as folder:
+        save_tokenizer(folder)
+        encoder = ChatTextEncoder(str(folder))
+        network = small_network(encoder.vocab_size, arguments.dim, arguments.layers)
+        silence, rng = encoder.tokens.index(SILENCE), random.Random(arguments.seed)
+        exercises = Exercises(texts, encoder, silence, rng, errors=arguments.errors)
+        if arguments.steps:
+            loss, right = train(network, exercises, arguments.steps, arguments.batch_size, arguments.lr)
+            said = f"loss {loss:.3f}, {right:.1%} of its letters right"
+        network.save_pretrained(folder)
     weights = sum(weight.numel() for weight in network.parameters())
     print(f"wrote {arguments.out} (Qwen3 of {weights:,} weights, {len(texts):,} texts; {said})")
     print(f"use it: python train.py -cn=speech_llm model.writer.source={arguments.out} ...")

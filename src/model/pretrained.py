@@ -22,6 +22,7 @@ from src.utils.extras import speech_llm_package
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
 ADAPTER = "lora_"  # in the names of what LoRA adds
+BASE = ".base_layer."  # and of the layers that it lies beside
 
 
 class Source:
@@ -145,7 +146,8 @@ class Pretrained(nn.Module):
     """A network of ``transformers``, whose ``state_dict`` holds only what cannot be had elsewhere.
 
     Of a network with a ``source`` that is what is trained: with everything frozen nothing, with LoRA its matrices, and
-    all of it where it is trained as a whole. A random one is saved in full. Tied weights are saved once.
+    all of it where it is trained as a whole. A random one is saved in full. Tied weights are saved once. Names
+    are those without LoRA, so that it may be added to what was trained without it.
 
     Args:
         source: where the network comes from.
@@ -162,7 +164,7 @@ class Pretrained(nn.Module):
         if lora is not None:
             add_lora(network, **lora)
         self.register_state_dict_post_hook(_drop_left_out)
-        self.register_load_state_dict_pre_hook(_note_prefix)
+        self.register_load_state_dict_pre_hook(_prepare_names)
         self.register_load_state_dict_post_hook(_forgive_left_out)
 
     def left_out(self) -> set[str]:
@@ -179,10 +181,17 @@ class Pretrained(nn.Module):
 def _drop_left_out(module: Pretrained, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for name in module.left_out():
         state.pop(prefix + name, None)
+    for name in [name for name in state if name.startswith(prefix) and BASE in name]:
+        state[name.replace(BASE, ".")] = state.pop(name)
 
 
-def _note_prefix(module: Pretrained, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _prepare_names(module: Pretrained, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     module._prefix = prefix
+    for name in [
+        prefix + name for name, _ in module.named_parameters(remove_duplicate=False) if BASE in name
+    ]:
+        if (plain := name.replace(BASE, ".")) in state:
+            state[name] = state.pop(plain)
 
 
 def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:

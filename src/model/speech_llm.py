@@ -37,6 +37,8 @@ class SpeechLLM(SpeechModel):
     Raises ``UserError`` for parts that do not fit together.
     """
 
+    tells_times = False
+
     def __init__(
         self,
         frontend: nn.Module,

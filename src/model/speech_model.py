@@ -26,6 +26,8 @@ class SpeechModel(nn.Module, ABC):
     The frontend belongs to the model and is saved with it, so weights never meet other features.
     """
 
+    tells_times = True  # whether its searches know when tokens were said
+
     def __init__(self, frontend: nn.Module, encoder: nn.Module) -> None:
         super().__init__()
         require_parts(frontend=frontend, encoder=encoder)

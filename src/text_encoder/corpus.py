@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from src.text_encoder.normalizer import normalize
 from src.utils.errors import TextError, UserError
 from src.utils.files import files_below
+from src.utils.progress import progress_bar
 
 TEXT_KEYS = ("text", "sentence", "transcript", "transcription")  # ours, Common Voice's, other people's
 
@@ -63,6 +66,28 @@ def read_lines(file: str | Path) -> Iterator[str]:
         raise TextError(f"{file}: cannot be read ({error}); check or fetch it again") from None
     except (ValueError, KeyError, IndexError, csv.Error) as error:
         raise TextError(f"{file}: not a manifest with a text in each line ({error})") from None
+
+
+def read_corpus(paths: Iterable[str | Path]) -> list[str]:
+    """Normalised, non-empty lines of all files and folders; says which files cannot be read and are left out.
+
+    Raises ``UserError`` where there is nothing.
+    """
+    lines: list[str] = []
+    skipped: list[TextError] = []
+    files = [file for path in paths for file in text_files(path)]
+    for file in progress_bar(files, desc="reading", unit="file"):
+        try:
+            lines += filter(None, [normalize(line) for line in read_lines(file)])
+        except TextError as error:
+            skipped.append(error)
+    for error in skipped[:20]:
+        print(f"skipped: {error}", file=sys.stderr)
+    if skipped and not lines:
+        raise UserError(f"none of {len(skipped)} files can be read; the first: {skipped[0]}")
+    if skipped:
+        print(f"note: {len(skipped)} files could not be read and were left out")
+    return lines
 
 
 def _text_of(record: dict) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from src.checkpoint import Checkpoint
 from src.model import SpeechModel
+from src.model.pretrained import ADAPTER
 from src.safe_build import allowed_class
 from src.text_encoder import TextEncoder
 from src.utils.errors import UserError
@@ -28,7 +29,7 @@ def initialise_from(
 
     Frontend and encoder must be the same (settings of training aside) as ``model_config`` describes them. What
     depends on the vocabulary is copied only when both tokenizers have the same tokens. Raises ``UserError`` for
-    a checkpoint with another encoder, naming the differences.
+    a checkpoint with another encoder, naming the differences, and for one whose trained network has no place here.
     """
     checkpoint = Checkpoint.open(checkpoint_dir)
     ours, theirs = _fixed_parts(model_config), _fixed_parts(checkpoint.config["model"])
@@ -41,6 +42,11 @@ def initialise_from(
                 f"{_name_of(theirs) or 'the model config that it was trained with'}"
             )
     theirs, ours = checkpoint.weights(), model.state_dict()
+    if lost := _lost(model, set(theirs) - set(ours)):
+        raise UserError(
+            f"init_from={checkpoint.path}: there the {lost} was trained as a whole, here it stays as its source is, "
+            f"and what it learnt would be lost; train the {lost} as a whole here, too (model.frozen, no lora)"
+        )
     same_tokens = checkpoint.text_encoder().tokens == text_encoder.tokens
     taken = {
         name: theirs[name]
@@ -55,9 +61,18 @@ def initialise_from(
     if fresh:
         reason = _reason(fresh, theirs, same_tokens)
         said.append(f"{len(fresh)} start anew because {reason} ({_parts(fresh)})")
-    if homeless:  # such as LoRA, or a writer that was trained there and is frozen here
+    if homeless:  # such as LoRA
         said.append(f"{len(homeless)} of its own have no place here ({_parts(homeless)})")
     return f"started from {checkpoint.path}: {', '.join(said)}"
+
+
+def _lost(model: nn.Module, homeless: Collection[str]) -> str | None:
+    """The part of a source's network whose weights the checkpoint has, though here they would come from the source."""
+    for name in sorted(homeless):
+        part = name.partition(".")[0]
+        if getattr(getattr(model, part, None), "is_elsewhere", False) and ADAPTER not in name:
+            return part
+    return None
 
 
 def _reason(fresh: list[str], theirs: Collection[str], same_tokens: bool) -> str:

@@ -50,6 +50,25 @@ def test_nothing_is_known_of_later_tokens(config):
     torch.testing.assert_close(writer(padded, real, last=9), logits, atol=1e-5, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_lora_is_added_to_what_was_trained_without_it():
+    """Weights have the same names with it and without."""
+    writers = []
+    for seed, lora in enumerate((None, {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"]})):
+        torch.manual_seed(seed)
+        writers.append(CausalLMWriter(config=WRITERS["qwen2"], lora=lora).eval())
+    whole, adapted = writers
+    names = adapted.state_dict().keys()
+    assert names > whole.state_dict().keys() and all(
+        "lora_" in name for name in names - whole.state_dict().keys()
+    )
+    adapted.load_state_dict({**adapted.state_dict(), **whole.state_dict()})
+    vectors, real = torch.randn(1, 9, whole.dim), torch.ones(1, 9, dtype=torch.bool)
+    torch.testing.assert_close(adapted(vectors, real, last=9), whole(vectors, real, last=9))
+    found = adapted.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in whole.state_dict().items())
+
+
 @pytest.mark.parametrize("name", ["recurrent_gemma", "rwkv"])
 def test_what_takes_no_notice_of_padding_is_refused(name):
     with pytest.raises(UserError, match=f"writer: {name} would write other texts in a batch than alone"):
