@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 from src.recognizer import Recognizer  # noqa: E402
 
 from .conftest import door  # noqa: E402
-from .test_doors import texts  # noqa: E402
+from .test_doors import spoken_error, texts  # noqa: E402
 
 
 def test_it_is_trained_and_transcribes(corpus, tmp_path):
@@ -31,6 +31,14 @@ def test_it_is_trained_and_transcribes(corpus, tmp_path):
     expected = {transcript.id: transcript.text for transcript in recognizer.transcribe(files)}
     assert texts(tmp_path / "texts") == expected
     words = tmp_path / "words"
+    without = [
+        "inference.py",
+        *where,
+        f"save_dir={tmp_path / 'mute'}",
+        f"words_dir={words}",
+        "decoder=greedy",
+    ]
+    assert "does not tell when words were said; add times_from=CHECKPOINT" in spoken_error(*without)
     more = [f"words_dir={words}", "times_from=checkpoints/demo", "longest_s=1", "decoder=greedy"]
     door("inference.py", *where, f"save_dir={tmp_path / 'cut'}", *more)
     recognizer = Recognizer.load(tmp_path / "llm", "greedy", "cpu", times_from="checkpoints/demo")

@@ -14,6 +14,7 @@ import torch
 from support.families import MODELS, SEARCHES
 
 transformers = pytest.importorskip("transformers")
+huggingface_hub = pytest.importorskip("huggingface_hub")
 
 from safetensors.torch import load_file  # noqa: E402
 from support.tiny_networks import LISTENERS, WRITERS  # noqa: E402
@@ -133,14 +134,39 @@ def test_a_speech_llm_with_tied_weights(tmp_path, clips):
     assert result["weights"] == sum(weight.numel() for weight in recognizer.model.parameters())
 
 
-def test_a_folder_s_frozen_writer_comes_along(tmp_path, clips):
-    """With LoRA on it, which alone was saved; afterwards the folder may go."""
+def save_writer(folder: Path) -> None:
     torch.manual_seed(1)
     sizes = transformers.AutoConfig.for_model(**{**WRITERS["qwen3"], "pad_token_id": None})
     network = transformers.AutoModelForCausalLM.from_config(sizes)
     for weight in network.parameters():
         weight.data.mul_(4.0)
-    network.save_pretrained(tmp_path / "writer")
+    network.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["named", "whole"])
+def test_a_hub_s_frozen_writer_is_named_or_comes_along(whole, tmp_path, clips, monkeypatch):
+    """The hub is what the cache holds of it."""
+    commit, hub = "3" * 40, tmp_path / "hub"
+    save_writer(hub / "models--some--writer" / "snapshots" / commit)
+    for name, value in {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": True}.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+        monkeypatch.setenv(name, str(value))
+    checkpoint = speech_llm_checkpoint(tmp_path / "llm", {"source": "some/writer", "revision": commit})
+    export_for_transformers(checkpoint, tmp_path / "out", whole=whole)
+    recognizer = Recognizer.load(checkpoint, device="cpu")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["lectern"]["model"]["writer"]
+    named = None if whole else "some/writer", None if whole else commit
+    assert (config["source"], config["revision"]) == named
+    names = load_file(tmp_path / "out" / "model.safetensors").keys()
+    assert any("embed_tokens" in name for name in names) is whole
+    if whole:
+        hub.rename(tmp_path / "gone")
+    check(elsewhere(tmp_path / "out", clips, tmp_path), recognizer, clips)
+
+
+def test_a_folder_s_frozen_writer_comes_along(tmp_path, clips):
+    """With LoRA on it, which alone was saved; afterwards the folder may go."""
+    save_writer(tmp_path / "writer")
     lora = {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"]}
     checkpoint = speech_llm_checkpoint(tmp_path / "llm", {"source": str(tmp_path / "writer")}, lora)
     assert not any("embed_tokens" in name for name in load_file(checkpoint / "model.safetensors"))

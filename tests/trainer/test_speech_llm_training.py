@@ -222,19 +222,21 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(hub, tmp_path):
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_conformer_of_another_family_listens(hub, tmp_path):
-    """The encoder of a CTC checkpoint, frozen: taken with trainer.init_from, and as it was after training."""
-    ctc = ["+test=tiny", "datasets=samples", f"datasets.train.data_dir={SAMPLES}", "writer=[none]"]
+@pytest.mark.parametrize("family", ["conformer_ctc", "conformer_rnnt", "conformer_las", "paraformer"])
+def test_a_conformer_of_another_family_listens(family, hub, tmp_path):
+    """Its encoder, frozen: taken with trainer.init_from, and as it was after training."""
+    base = ["+test=tiny", "datasets=samples", f"datasets.train.data_dir={SAMPLES}", "writer=[none]"]
     small = ["model.encoder.dim=16", "model.encoder.subsampling_channels=4"]
-    ctc += [
-        "model=conformer_ctc_xs",
+    taught = [
+        *base,
+        f"model={family}_xs",
         *small,
         f"save_dir={tmp_path}",
-        "run_name=ctc",
+        "run_name=taught",
         "trainer.ema_decay=null",
     ]
-    listener = build_trainer(compose("conformer_ctc", ctc)).run()
-    llm = ["+test=tiny", *ctc[1:4], "model=speech_llm_conformer", "model/writer=tiny_smollm3", *small]
+    listener = build_trainer(compose(family, taught)).run()
+    llm = [*base, "model=speech_llm_conformer", "model/writer=tiny_smollm3", *small]
     llm += ["~decoders.beam", "~decoders.sample", f"trainer.init_from={listener}", f"save_dir={tmp_path}"]
     trainer = build_trainer(compose("speech_llm", llm))
     checkpoint = trainer.run()
