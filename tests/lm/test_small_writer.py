@@ -36,6 +36,19 @@ def exercises(folder, **settings) -> Exercises:
     return Exercises(TEXTS, encoder, encoder.tokens.index(SILENCE), random.Random(0), **settings)
 
 
+@torch.no_grad()
+def test_tokens_are_as_loud_as_what_a_projector_makes():
+    torch.manual_seed(0)
+    embeddings = small_network(264, 64, 1).get_input_embeddings().weight
+    projected = (
+        MLPProjector(stack=1, hidden_dim=32)
+        .connect(16, 64)(torch.randn(1, 50, 16), torch.tensor([50]))
+        .vectors
+    )
+    assert float(embeddings.std()) == pytest.approx(1.0, abs=0.05)
+    assert float(projected.square().mean()) == pytest.approx(float(embeddings.square().mean()), abs=0.1)
+
+
 def test_a_prompt_is_four_tokens_beside_the_speech(folder):
     encoder = ChatTextEncoder(str(folder))
     prompt = [[encoder.tokens[i] for i in encoder.prompt[part]] for part in ("before", "after")]

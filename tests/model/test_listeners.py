@@ -56,6 +56,8 @@ def test_autocast_and_half_precision(name):
     expected, _ = heard(listener(name), audio, lengths)
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast, _ = heard(listener(name), audio, lengths)
+        features, _ = listener(name)[0](audio, lengths)
+    torch.testing.assert_close(features, listener(name)[0](audio, lengths)[0], atol=0, rtol=0)
     frontend, encoder = listener(name, dtype="bfloat16")
     encoder.load_state_dict(listener(name)[1].state_dict())
     half, _ = heard((frontend, encoder), audio, lengths)

@@ -17,6 +17,7 @@ from src.decoding import (  # noqa: E402
     SpeechLLMGreedySearch,
     SpeechLLMSamplingSearch,
 )
+from src.decoding.speech_llm_search import said_once  # noqa: E402
 from src.decoding.streaming import written_so_far  # noqa: E402
 from src.loss import AnswerObjective  # noqa: E402
 from src.model import SpeechLLM  # noqa: E402
@@ -181,6 +182,33 @@ def test_beams_are_sorted_and_scored_by_the_model(model, audio):
     assert [h.tokens for (h,) in alone] == [h.tokens for (h,) in greedy]
 
 
+@torch.no_grad()
+def test_a_beam_is_pruned_by_what_it_is_ranked_by(audio, monkeypatch):
+    model = speech_llm()
+    inputs = model.search_inputs(outputs_of(model, audio, LENGTHS)[1])
+    asked, generate = [], model.writer.generate
+    monkeypatch.setattr(
+        model.writer,
+        "generate",
+        lambda *args, **settings: asked.append(settings) or generate(*args, **settings),
+    )
+    SpeechLLMBeamSearch(beam_size=3, length_penalty=0.3)(*inputs)
+    assert asked[0]["length_penalty"] == 0.3 and asked[0]["num_beams"] == 3
+
+
+@torch.no_grad()
+def test_another_seed_draws_other_texts(audio):
+    model = speech_llm()
+    inputs = model.search_inputs(outputs_of(model, audio, LENGTHS)[1])
+    drawn = [
+        [h.tokens for (h,) in SpeechLLMSamplingSearch(1, 2.0, 1.0, seed)(*inputs)]
+        for seed in (0, 0, 1, (1 << 40) - 1)
+    ]
+    assert drawn[0] == drawn[1] and drawn[0] != drawn[2] != drawn[3] != drawn[0]
+    with pytest.raises(UserError, match="seed=1099511627776 must be a whole number from 0 to below 2"):
+        SpeechLLMSamplingSearch(seed=1 << 40)
+
+
 def test_frozen_parts_stay_as_they_are(model, audio):
     """In eval mode after train(), without gradients, out of the optimizer; one step moves the projector alone."""
     model.train()
@@ -284,6 +312,7 @@ def test_a_text_cut_where_it_goes_round_is_scored_as_it_is_left(audio):
         assert any(after < before for before, after in lengths_found)
         for row, hypotheses in enumerate(found):
             for hypothesis in hypotheses:
+                assert said_once(hypothesis.tokens, 2) == hypothesis.tokens
                 tokens = torch.tensor([hypothesis.tokens], dtype=torch.long)
                 counts, one = torch.tensor([len(hypothesis.tokens)]), slice(row, row + 1)
                 theirs = model.answer_log_probs(projected[one], lengths[one], tokens, counts)
