@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import OmegaConf
 
-from src.trainer import initialise
+from src.trainer import build, initialise
 from src.trainer.build import build_model
 from src.trainer.initialise import initialise_from
 from src.utils.errors import UserError
@@ -55,6 +55,16 @@ def test_a_listener_is_named_whatever_its_revision(listener):
         model[part]["revision"] = "a" * 40
     asked = initialise._choice_with(initialise._fixed_parts(model), model)
     assert asked == f"model/listener={listener}"
+
+
+def test_a_checkpoint_that_is_not_there_is_told_before_a_model_is_made(make_trainer, monkeypatch):
+    make_trainer("trainer.max_steps=1").run()
+    again = ["trainer.max_steps=1", "trainer.init_from=nowhere"]
+    make_trainer(*again, "trainer.resume_from=auto")  # where it began is of no concern any more
+    monkeypatch.setattr(build, "build_model", None)
+    for more in ((), ("trainer.resume_from=auto", "run_name=new")):
+        with pytest.raises(UserError, match="^checkpoint nowhere does not exist; give"):
+            make_trainer(*again, *more)
 
 
 def _model_of(recipe, *overrides):
