@@ -296,3 +296,10 @@ def test_the_whole_writer_can_be_trained_and_shared(hub, tmp_path):
     assert "writer.network.model.embed_tokens.weight" in weights
     assert "writer.network.lm_head.weight" not in weights
     assert reloaded(checkpoint) == texts(trainer.step.model, trainer.text_encoder, trainer.searches["greedy"])
+
+
+def test_clips_without_a_projected_frame_are_named_with_that_reason(hub, tmp_path, capsys):
+    with pytest.raises(UserError, match="none of the training clips could be used"):
+        training(hub, tmp_path, "model/projector=mlp", "model.projector.stack=2000", steps=1).run()
+    said = capsys.readouterr().out
+    assert ": too short: it makes no projected frame; its loss counts as 0" in said and "dev loss" not in said
