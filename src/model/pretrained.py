@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from src.utils.errors import UserError
 from src.utils.extras import speech_llm_package
+from src.utils.hub import asking_the_hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -97,8 +98,11 @@ class Source:
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         try:
-            return question()
-        except Exception as error:  # whatever a library makes of a stranger's files, or of no connection
+            with asking_the_hub(self.name):
+                return question()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library makes of a stranger's files
             reason = " ".join(str(error).split())[:200]
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
