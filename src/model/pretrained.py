@@ -32,14 +32,28 @@ class Source:
         source: a hub id or a folder with ``config.json`` and safetensors.
         revision: of the hub (a commit), or what ``fingerprint`` says of the folder; None: whatever is there now.
         sizes: ``model_type`` and what else its class's config takes.
+        part: of the model, for messages.
 
     Raises ``UserError`` unless there is one of ``source`` and ``sizes``, and for what cannot be read.
     """
 
-    def __init__(self, source: str | None, revision: str | None, sizes: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        source: str | None,
+        revision: str | None,
+        sizes: Mapping[str, Any] | None,
+        part: str = "encoder",
+    ) -> None:
         transformers = speech_llm_package("transformers")
-        if (source is None) == (sizes is None):
-            raise UserError("give either source (a hub id or a folder) or config (model_type and sizes)")
+        if source is not None and sizes is not None:
+            raise UserError(
+                f"model.{part}.source={source} stands beside a config; choose: model.{part}.config=null, or "
+                f"model.{part}.source=null"
+            )
+        if source is None and sizes is None:
+            raise UserError(
+                f"model.{part}: give either source (a hub id or a folder) or config (model_type and sizes)"
+            )
         self.name = source
         self.is_folder = source is not None and os.path.isdir(source)
         if sizes is not None:

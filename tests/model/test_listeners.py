@@ -229,8 +229,13 @@ def test_whether_waveforms_are_normalised_is_never_guessed(tmp_path, monkeypatch
 def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for arguments, line in (
-        ({}, "give either source .* or config"),
-        ({"source": "x", "config": {}}, "give either source .* or config"),
+        ({}, "^model.encoder: give either source .* or config"),
+        (
+            {"source": "x", "config": {}},
+            "^model.encoder.source=x stands .* choose: model.encoder.config=null, or",
+        ),
+        ({"source": "./x"}, "^./x: there is no such folder; give one, or a hub id"),
+        ({"source": "some/x"}, "^some/x: not in the cache, and no connection to the hub; connect once, or"),
         ({"source": str(tmp_path)}, "cannot be made .* give a hub id, or a folder that holds it"),
         ({"config": {"model_type": "qwen3"}}, "model_type=qwen3 is no listener; choose whisper"),
         ({"config": {"model_type": "nobody"}}, "config: cannot be made .*; correct its sizes"),
