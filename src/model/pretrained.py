@@ -178,6 +178,7 @@ class Pretrained(nn.Module):
         self.network = network
         self.is_elsewhere = source.name is not None
         if lora is not None:
+            check_lora(network, lora)
             add_lora(network, **lora)
         self.register_state_dict_post_hook(_drop_left_out)
         self.register_load_state_dict_pre_hook(_note_prefix)
@@ -206,6 +207,19 @@ def _note_prefix(module: Pretrained, state: dict[str, Tensor], prefix: str, *_: 
 def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:
     missing = {module._prefix + name for name in module.left_out()}
     incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if name not in missing]
+
+
+def check_lora(network: nn.Module, lora: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` for settings that are missing, and for targets that no linear layer's name ends in."""
+    if missing := [name for name in ("rank", "alpha", "targets") if lora.get(name) is None]:
+        raise UserError(
+            f"lora: {' and '.join(missing)} missing; give rank, alpha and targets (layers), or choose +stage=lora"
+        )
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    for target in lora["targets"]:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in network.named_modules()):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+            raise UserError(f"lora.targets: there is no layer {target}; linear layers here: {known}")
 
 
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dropout: float = 0.0) -> None:

@@ -230,7 +230,14 @@ def _parameter_groups(
     for part, rate in learning_rates.items():
         check(f"learning_rates.{part}", rate, Positive)
         if not any(named == part for named, _ in groups):
-            raise UserError(f"learning_rates.{part}: no part of that name is trained; correct it")
+            is_there = any(name.startswith(f"{part}.") for name, _ in model.named_parameters())
+            trained = {
+                name.partition(".")[0] for name, weight in model.named_parameters() if weight.requires_grad
+            }
+            raise UserError(
+                f"learning_rates.{part}: {'it is frozen' if is_there else 'there is no part of that name'}; "
+                f"what is trained: {', '.join(sorted(trained))}"
+            )
     return [
         {
             "params": parameters,

@@ -243,7 +243,11 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
         ({"config": {**LISTENERS["wav2vec2"], "add_adapter": True}}, "add_adapter=true is not supported"),
         (
             {"config": LISTENERS["whisper"], "lora": {"rank": 2, "alpha": 4, "targets": ["nothing"]}},
-            "lora: Target modules .* not found",
+            "^lora.targets: there is no layer nothing; linear layers here: fc1, fc2, k_proj, out_proj, q_proj, v_proj$",
+        ),
+        (
+            {"config": LISTENERS["whisper"], "lora": {"rank": 4}},
+            "^lora: alpha and targets missing; give rank, alpha and targets .*, or choose .stage=lora$",
         ),
     ):
         with pytest.raises(UserError, match=line):
