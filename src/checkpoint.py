@@ -263,22 +263,38 @@ class Checkpoint:
                 raise UserError(
                     f"decoder={name}: there is no such file; give a decoder YAML or a name"
                 ) from None
-            is_ctc = self.config["model"].get("_target_") == "src.model.CTCModel"
-            own = [
-                other.stem
-                for other in OWN_DECODERS.glob("*.yaml")
-                if is_ctc or OWN_SEARCH in other.read_text("utf-8")  # then it serves any family
-            ]
-            known = sorted({*decoders, *own})
+            known = ", ".join(self._names())
             raise UserError(
-                f"decoder={name} is unknown to {self.path}; choose one of: {', '.join(known)}, or give a YAML file"
+                f"decoder={name} is unknown to {self.path}; choose one of: {known}, or give a YAML file"
             ) from None
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{file}: not a YAML file ({reason}); correct it") from None
         if not isinstance(settings, dict):
             raise UserError(f"{file}: has no _target_; give the settings of one search")
-        return self._with_own_searches(settings, file), file, OWN_ROOMS
+        settings = self._with_own_searches(settings, file)
+        if refused := _refused(settings):
+            known = ", ".join(self._names())
+            raise UserError(
+                f"decoder={name}: {' takes no '.join(refused)}; leave it out, or choose one of: {known}"
+            )
+        return settings, file, OWN_ROOMS
+
+    def _names(self) -> list[str]:
+        """Its own searches, and those of ``src/configs/extra_decoders`` that these can be made into."""
+        is_ctc = self.config["model"].get("_target_") == "src.model.CTCModel"
+        names = {*self.config["decoders"]}
+        for file in OWN_DECODERS.glob("*.yaml"):
+            text = file.read_text(encoding="utf-8")
+            if not is_ctc and OWN_SEARCH not in text:  # a search of CTC's own
+                continue
+            try:
+                settings = self._with_own_searches(yaml.load(text, _OwnLoader), file)
+            except UserError:  # it has no search of that name
+                continue
+            if not _refused(settings):
+                names.add(file.stem)
+        return sorted(names)
 
     def _with_own_searches(self, node: Any, source: Path) -> Any:
         """A decoder YAML in which ``search_of_checkpoint: NAME`` stands for the settings of that search, which the rest
@@ -303,6 +319,18 @@ class Checkpoint:
         """What a search's parts may ask of the tokenizer; that it fits the model is the model's concern."""
         tokens = load_text_encoder(self.path).tokens
         return {"tokens": tokens, "vocab_size": len(tokens)}
+
+
+def _refused(node: Any) -> tuple[str, str] | None:
+    """Of a tree of settings the first class that is given what it does not take, and what that is."""
+    if not isinstance(node, dict | list):
+        return None
+    target = allowed_class(node.get("_target_"), OWN_ROOMS) if isinstance(node, dict) else None
+    for key in node if target else ():
+        if key != "_target_" and key not in inspect.signature(target).parameters:
+            return target.__name__, str(key)
+    below = node.values() if isinstance(node, dict) else node
+    return next(filter(None, map(_refused, below)), None)
 
 
 def _check_sizes(node: Any, tensors: int, source: Path) -> None:

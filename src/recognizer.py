@@ -126,6 +126,15 @@ class Recognizer:
         checkpoint = Checkpoint.open(checkpoint_dir)
         search = checkpoint.search(decoder, overrides)
         aligner = None if times_from is None else cls.load(times_from, device=device)
+        if aligner is not None:
+            silence = {
+                "audio": torch.zeros(1, SAMPLE_RATE // 10),
+                "audio_lengths": torch.tensor([SAMPLE_RATE // 10]),
+            }
+            try:
+                aligner.find_words(silence, [""])
+            except UserError as error:
+                raise UserError(f"times_from={times_from}: {error}") from None
         return cls(checkpoint.model().to(choose_device(device)), checkpoint.text_encoder(), search, aligner)
 
     def try_out(self) -> None:

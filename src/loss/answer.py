@@ -22,6 +22,8 @@ class AnswerObjective(nn.Module):
         0.6931
     """
 
+    why_too_short = "too short: it makes no projected frame"
+
     def forward(
         self,
         answer_log_probs: Tensor,

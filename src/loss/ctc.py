@@ -29,6 +29,8 @@ class CTCObjective(nn.Module):
     needs has no alignment: its infinite loss counts as zero, and it is marked.
     """
 
+    why_too_short = "its transcript has more symbols than the model has frames for it"
+
     def __init__(self, blank: int = 0) -> None:
         super().__init__()
         check("blank", blank, Whole)

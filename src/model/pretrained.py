@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from src.utils.errors import UserError
 from src.utils.extras import speech_llm_package
+from src.utils.hub import asking_the_hub
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
@@ -32,14 +33,28 @@ class Source:
         source: a hub id or a folder with ``config.json`` and safetensors.
         revision: of the hub (a commit), or what ``fingerprint`` says of the folder; None: whatever is there now.
         sizes: ``model_type`` and what else its class's config takes.
+        part: of the model, for messages.
 
     Raises ``UserError`` unless there is one of ``source`` and ``sizes``, and for what cannot be read.
     """
 
-    def __init__(self, source: str | None, revision: str | None, sizes: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        source: str | None,
+        revision: str | None,
+        sizes: Mapping[str, Any] | None,
+        part: str = "encoder",
+    ) -> None:
         transformers = speech_llm_package("transformers")
-        if (source is None) == (sizes is None):
-            raise UserError("give either source (a hub id or a folder) or config (model_type and sizes)")
+        if source is not None and sizes is not None:
+            raise UserError(
+                f"model.{part}.source={source} stands beside a config; choose: model.{part}.config=null, or "
+                f"model.{part}.source=null"
+            )
+        if source is None and sizes is None:
+            raise UserError(
+                f"model.{part}: give either source (a hub id or a folder) or config (model_type and sizes)"
+            )
         self.name = source
         self.is_folder = source is not None and os.path.isdir(source)
         if sizes is not None:
@@ -98,8 +113,11 @@ class Source:
 
     def _asked(self, question: Callable[[], Any]) -> Any:
         try:
-            return question()
-        except Exception as error:  # whatever a library makes of a stranger's files, or of no connection
+            with asking_the_hub(self.name):
+                return question()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a library makes of a stranger's files
             reason = " ".join(str(error).split())[:200]
             where = "config" if self.name is None else self.name
             remedy = "correct its sizes" if self.name is None else "give a hub id, or a folder that holds it"
@@ -162,6 +180,7 @@ class Pretrained(nn.Module):
         self.network = network
         self.is_elsewhere = source.name is not None
         if lora is not None:
+            check_lora(network, lora)
             add_lora(network, **lora)
         self.register_state_dict_post_hook(_drop_left_out)
         self.register_load_state_dict_pre_hook(_prepare_names)
@@ -197,6 +216,19 @@ def _prepare_names(module: Pretrained, state: dict[str, Tensor], prefix: str, *_
 def _forgive_left_out(module: Pretrained, incompatible: Any) -> None:
     missing = {module._prefix + name for name in module.left_out()}
     incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if name not in missing]
+
+
+def check_lora(network: nn.Module, lora: Mapping[str, Any]) -> None:
+    """Raises ``UserError`` for settings that are missing, and for targets that no linear layer's name ends in."""
+    if missing := [name for name in ("rank", "alpha", "targets") if lora.get(name) is None]:
+        raise UserError(
+            f"lora: {' and '.join(missing)} missing; give rank, alpha and targets (layers), or choose +stage=lora"
+        )
+    names = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    for target in lora["targets"]:
+        if not any(f".{name}".endswith(f".{target}") for name, _ in network.named_modules()):
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
+            raise UserError(f"lora.targets: there is no layer {target}; linear layers here: {known}")
 
 
 def add_lora(network: nn.Module, rank: int, alpha: float, targets: list[str], dropout: float = 0.0) -> None:

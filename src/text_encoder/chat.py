@@ -14,6 +14,7 @@ from typing import Any
 from src.text_encoder.base import TextEncoder
 from src.utils.errors import TextError, UserError
 from src.utils.extras import speech_llm_package
+from src.utils.hub import asking_the_hub
 
 AUDIO = "<audio>"  # where the speech stands in a prompt; no token of the vocabulary
 INSTRUCTION = "Transcribe the speech to text"
@@ -145,14 +146,17 @@ def _of_transformers(source: str, revision: str | None, user: str) -> tuple[Any,
     an answer. Thinking aloud is switched off, where the template knows of it."""
     transformers = speech_llm_package("transformers")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=None if Path(source).is_dir() else revision, trust_remote_code=False
-        )
+        with asking_the_hub(source):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                source, revision=None if Path(source).is_dir() else revision, trust_remote_code=False
+            )
         backend = tokenizer.backend_tokenizer
         turns = [{"role": "user", "content": user}, {"role": "assistant", "content": ANSWER}]
         told = {"chat_template": ONE_DAY + tokenizer.get_chat_template(), "enable_thinking": False}
         answered = tokenizer.apply_chat_template(turns, tokenize=False, **told)
-    except Exception as error:  # whatever a library makes of a stranger's files, or of no connection
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library makes of a stranger's files
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{source}: no tokenizer with a chat template ({reason}); give a hub id or a folder of an instructed model"

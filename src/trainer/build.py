@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from src.checkpoint import find_checkpoint
 from src.datasets import (
     BatchLimits,
     BucketBatchSampler,
@@ -26,6 +27,7 @@ from src.model import SpeechModel
 from src.safe_build import safe_build
 from src.text_encoder import TextEncoder
 from src.trainer.options import RunOptions, TrainerOptions
+from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
 from src.trainer.trainer import Trainer
 from src.trainer.trying_out import try_out_parts
@@ -40,6 +42,9 @@ def build_trainer(config: DictConfig) -> Trainer:
     """Builds every part that ``src/configs/base.yaml`` lists. Raises ``UserError`` for parts that do not fit."""
     run = RunOptions(config.run_name, config.save_dir, config.seed, config.num_workers)
     options = build_settings(TrainerOptions, config.trainer, "trainer")
+    run_dir = Path(run.save_dir) / run.run_name
+    if options.init_from and not (options.resume_from and RunFolder(run_dir).newest()):
+        find_checkpoint(options.init_from)  # before minutes of making a large model
     device = choose_device(options.device)
     processes = Processes.join(device)
     share = {"rank": processes.rank, "processes": processes.count}
@@ -108,7 +113,7 @@ def build_trainer(config: DictConfig) -> Trainer:
         train_loader=train_loader,
         dev_loader=dev_loader,
         writers=Writers(list(build(config.writer).values())),
-        run_dir=Path(run.save_dir) / run.run_name,
+        run_dir=run_dir,
         config=_shared_config(config, model_config, train.dataset),
         options=options,
         seed=run.seed,
@@ -225,7 +230,14 @@ def _parameter_groups(
     for part, rate in learning_rates.items():
         check(f"learning_rates.{part}", rate, Positive)
         if not any(named == part for named, _ in groups):
-            raise UserError(f"learning_rates.{part}: no part of that name is trained; correct it")
+            is_there = any(name.startswith(f"{part}.") for name, _ in model.named_parameters())
+            trained = {
+                name.partition(".")[0] for name, weight in model.named_parameters() if weight.requires_grad
+            }
+            raise UserError(
+                f"learning_rates.{part}: {'it is frozen' if is_there else 'there is no part of that name'}; "
+                f"what is trained: {', '.join(sorted(trained))}"
+            )
     return [
         {
             "params": parameters,

@@ -92,7 +92,7 @@ def evaluate(
         for name in searches:
             predictions[name] |= theirs[2][name]
         skipped += theirs[3]
-    normalizer = max(1.0, sums.pop(NORMALIZER, 0.0))
+    normalizer = sums.pop(NORMALIZER, 0.0) or math.nan  # of no usable clip there is no mean
     metrics = {name: value / normalizer for name, value in sums.items()}
     if not searches:
         metrics["perplexity"] = math.exp(min(metrics["loss"], MOST_LOSS))

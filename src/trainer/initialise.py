@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from src.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ def initialise_from(
         if different:
             raise UserError(
                 f"init_from={checkpoint.path}: its {part} is another one ({', '.join(different)}); use "
-                f"{_name_of(theirs) or 'the model config that it was trained with'}"
+                f"{_choice_with(theirs, model_config) or 'the model config that it was trained with'}"
             )
     theirs, ours = checkpoint.weights(), model.state_dict()
     if lost := _lost(model, set(theirs) - set(ours)):
@@ -102,13 +103,34 @@ def _fixed_parts(model_config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _name_of(parts: dict[str, dict[str, Any]]) -> str | None:
-    """``model=NAME`` of the file in ``src/configs/model`` that describes these parts, if there is one."""
-    for file in sorted((CONFIGS / "model").glob("*.yaml")):
-        described = OmegaConf.to_container(OmegaConf.create({"model": OmegaConf.load(file)}), resolve=True)
-        if "defaults" not in described["model"] and _fixed_parts(described["model"]) == parts:
+def _choice_with(parts: dict[str, dict[str, Any]], model_config: dict[str, Any]) -> str | None:
+    """What of ``src/configs/model`` has these parts, if anything: for a speech LLM a listener, else a model of the
+    family of ``model_config``, or else another one."""
+    hears = "projector" in model_config
+    wanted, other = _unpinned(parts), None
+    for file in sorted((CONFIGS / "model" / ("listener" if hears else "")).glob("[!_]*.yaml")):
+        node = OmegaConf.create({"model": _described(file)})
+        described = OmegaConf.to_container(node, resolve=True)["model"]
+        if ("frontend" in described) != ("frontend" in parts) or _unpinned(_fixed_parts(described)) != wanted:
+            continue
+        if hears:
+            return f"model/listener={file.stem}"
+        if described["_target_"] == model_config.get("_target_"):
             return f"model={file.stem}"
-    return None
+        other = other or f"frontend and encoder of model={file.stem}"
+    return other
+
+
+def _described(file: Path) -> DictConfig:
+    """A file of ``src/configs``, on top of those beside it that its defaults name."""
+    node = OmegaConf.load(file)
+    bases = [name for name in node.pop("defaults", ()) if isinstance(name, str) and name != "_self_"]
+    return OmegaConf.merge(*(_described(file.with_stem(name)) for name in bases), node)
+
+
+def _unpinned(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A run notes the revision that it found; a config of ours names none."""
+    return {name: {**settings, "revision": None} for name, settings in parts.items()}
 
 
 def _completed(node: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from src.utils.devices import ThreadTime
 from src.utils.plots import Looks, spectrogram_figure
 from src.utils.seeding import addressed_rng
 
+WHY_TOO_SHORT = "too short: its encoder makes no frame of it"  # unless the objective says otherwise
 WATCHED_S, CROWDED = 20.0, 0.6  # seconds of computing, and the share of the threads' time they got
 
 
@@ -38,12 +39,14 @@ class Reporter:
         dev_loader: Any | None,
         num_samples: int,
         seed: int,
+        why_too_short: str = WHY_TOO_SHORT,
     ) -> None:
         self.writers = writers
         self.model = model
         self.dev_loader = dev_loader
         self.num_samples = num_samples
         self.seed = seed
+        self.why_too_short = why_too_short
         self.bar: tqdm | None = None
         self.skipped: dict[str, str] = {}  # utterance id -> reason, over the whole run
         self.counts: Counter[str] = Counter()
@@ -87,10 +90,7 @@ class Reporter:
         self.tokens += report.normalizer
         self.example = report.example or self.example
         for utterance_id in report.too_short:
-            self._note_unusable(
-                utterance_id,
-                "its transcript has more symbols than the model has frames for it; its loss counts as 0",
-            )
+            self._note_unusable(utterance_id, f"{self.why_too_short}; its loss counts as 0")
         for utterance_id, seconds in report.too_long.items():
             self._note_unusable(
                 utterance_id,

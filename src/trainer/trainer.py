@@ -27,7 +27,7 @@ from src.trainer.initialise import initialise_from, untaught_parts
 from src.trainer.interruption import Interrupted, Interruption
 from src.trainer.optimization import Optimization, diverged
 from src.trainer.options import TrainerOptions
-from src.trainer.report import Reporter, SilentReporter, model_card
+from src.trainer.report import WHY_TOO_SHORT, Reporter, SilentReporter, model_card
 from src.trainer.resuming import restore, training_state
 from src.trainer.run_folder import RunFolder
 from src.trainer.step import TrainingStep
@@ -115,7 +115,8 @@ class Trainer:
             raise UserError(
                 f"trainer.patience={options.patience} needs a dev set; set datasets.dev, or patience=null"
             )
-        self.reporter = Reporter(writers, step.model, dev_loader, options.num_samples, seed)
+        reason = getattr(step.objective, "why_too_short", WHY_TOO_SHORT)
+        self.reporter = Reporter(writers, step.model, dev_loader, options.num_samples, seed, reason)
         if not self.processes.is_first:
             self.reporter = SilentReporter()
 
@@ -209,11 +210,11 @@ class Trainer:
             own = len(range(self.processes.rank, size, self.processes.count))
             self._optimizer_step(list(itertools.islice(batches, own)))
             self.position = start + size
+            if self._nothing_is_usable():
+                raise UserError(
+                    "none of the training clips could be used; the lines above name each and its reason"
+                )
             if self.position >= len(sampler):
-                if self.empty_steps >= -(-len(sampler) // self.step_size):  # all of this epoch's
-                    raise UserError(
-                        "none of the training clips could be used; the lines above name each and its reason"
-                    )
                 self.epoch, self.position = self.epoch + 1, 0
             self.seconds = time.monotonic() - started
             bar.update(self.steps - bar.n)
@@ -225,6 +226,13 @@ class Trainer:
                     self._save(is_best=False)
             if self._out_of_steps() or self._out_of_patience() or self.stopping:
                 break
+
+    def _nothing_is_usable(self) -> bool:
+        """At an epoch's end, or at the run's own: none of its steps had a single usable clip."""
+        sampler = self.train_loader.batch_sampler
+        if self.position >= len(sampler):
+            return self.empty_steps >= -(-len(sampler) // self.step_size)
+        return self._out_of_steps() and self.empty_steps == self.steps
 
     def _agree(self) -> tuple[str | None, bool]:
         """Why all stop here, if they do, and whether to save: clocks and signals differ between processes."""

@@ -35,7 +35,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         detail = " ".join(str(error).split("Config search path")[0].split())[:300]
         if unknown := re.search("Could not override '([^']+)'", detail):
-            raise UserError(_unknown_key(unknown[1], name)) from None
+            raise UserError(_unknown_key(unknown[1], name, overrides)) from None
         if unknown := re.search("Could not find '([^']+)/([^'/]+)'", detail):
             raise UserError(_unknown_choice(*unknown.groups())) from None
         if needed := re.search("Interpolation key '([^']+)' not found", detail):
@@ -59,12 +59,17 @@ def _configs(meant: str = "") -> str:
     return f"{f'did you mean {like[0]}? ' if like else ''}configs: {', '.join(names)}"
 
 
-def _unknown_key(key: str, name: str) -> str:
+def _unknown_key(key: str, name: str, overrides: list[str]) -> str:
     """What to say of an override of a setting that the config ``name`` does not have."""
+    if (CONFIGS / key).is_dir():
+        word = next((word for word in overrides if word.startswith(f"{key}=")), f"{key}=NAME")
+        return f"{key} is a group that -cn={name} chooses nothing of; to add a choice, write +{word}"
     group, _, last = key.rpartition(".")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         plain = _plain(name)
     siblings = OmegaConf.select(OmegaConf.create(plain), group) if group else plain
+    if group and siblings is None and OmegaConf.select(OmegaConf.create(plain), group.rpartition(".")[0]):
+        return f"{group} is null in -cn={name}; give all of it, as '{group}={{{last}: ..., ...}}'"
     names = [str(sibling) for sibling in siblings] if isinstance(siblings, Mapping | DictConfig) else []
     if last in names:
         return f"{key}: holds settings that -cn={name} has not there; to replace it whole, write '~{key}' '+{key}=...'"

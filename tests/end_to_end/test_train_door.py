@@ -30,6 +30,7 @@ TRAIN = [
     ("batching=null", "batching=null takes the place"),
     ("batching=5", "batching=5 takes the place"),
     ("trainer.max_step=5", "did you mean trainer.max_steps?"),
+    ("stage=lora", "stage is a group that -cn=one_batch chooses nothing of; to add a choice, write +stage=lora"),
     ("optimiser.lr=1", "optimiser.lr is unknown to -cn=one_batch; did you mean optimizer.lr?"),
     ("model.encoder={odd: 1}", "write '~model.encoder' '+model.encoder=...'"),
     ("+optimiser.lr=1", "optimiser is read by nothing of -cn=one_batch; did you mean optimizer?"),

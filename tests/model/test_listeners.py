@@ -231,8 +231,13 @@ def test_whether_waveforms_are_normalised_is_never_guessed(tmp_path, monkeypatch
 def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for arguments, line in (
-        ({}, "give either source .* or config"),
-        ({"source": "x", "config": {}}, "give either source .* or config"),
+        ({}, "^model.encoder: give either source .* or config"),
+        (
+            {"source": "x", "config": {}},
+            "^model.encoder.source=x stands .* choose: model.encoder.config=null, or",
+        ),
+        ({"source": "./x"}, "^./x: there is no such folder; give one, or a hub id"),
+        ({"source": "some/x"}, "^some/x: not in the cache, and no connection to the hub; connect once, or"),
         ({"source": str(tmp_path)}, "cannot be made .* give a hub id, or a folder that holds it"),
         ({"config": {"model_type": "qwen3"}}, "model_type=qwen3 is no listener; choose whisper"),
         ({"config": {"model_type": "nobody"}}, "config: cannot be made .*; correct its sizes"),
@@ -240,7 +245,11 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, monkeypatch):
         ({"config": {**LISTENERS["wav2vec2"], "add_adapter": True}}, "add_adapter=true is not supported"),
         (
             {"config": LISTENERS["whisper"], "lora": {"rank": 2, "alpha": 4, "targets": ["nothing"]}},
-            "lora: Target modules .* not found",
+            "^lora.targets: there is no layer nothing; linear layers here: fc1, fc2, k_proj, out_proj, q_proj, v_proj$",
+        ),
+        (
+            {"config": LISTENERS["whisper"], "lora": {"rank": 4}},
+            "^lora: alpha and targets missing; give rank, alpha and targets .*, or choose .stage=lora$",
         ),
     ):
         with pytest.raises(UserError, match=line):

@@ -18,6 +18,7 @@ from src.model.projectors import (
 )
 from src.model.projectors.projector import stack_frames, stacked_lengths
 from src.model.projectors.stacked import RMSNorm
+from src.utils.errors import UserError
 
 E, H = 12, 10
 SMALL = {
@@ -217,7 +218,19 @@ def test_queries_of_a_window_see_it_alone():
 
 
 def test_settings_that_cannot_be():
-    with pytest.raises(ValueError, match="stack=0"):
+    with pytest.raises(UserError, match="stack=0 must be a whole number of at least 1"):
         MLPProjector(stack=0)
+    for make in (MLPProjector, SwiGLUProjector, MoEProjector, MOSAProjector):
+        with pytest.raises(UserError, match="hidden_dim=0 must be a whole number of at least 1"):
+            make(hidden_dim=0)
+    with pytest.raises(
+        UserError, match="num_heads=5 does not divide the encoder's width 16; choose a divisor"
+    ):
+        QFormerProjector(num_heads=5).connect(16, 8)
+    expected = (
+        r"do not fit into the memory \(stack=10000000000, hidden_dim=2048, from 1280 to 8\); choose less"
+    )
+    with pytest.raises(UserError, match=expected):
+        MLPProjector(stack=10**10).connect(1280, 8)
     with pytest.raises(ValueError, match="top=5 must be from 1 to num_experts=4"):
         MoEProjector(top=5)

@@ -137,6 +137,12 @@ def test_tokenizers_that_cannot_chat_are_one_line(folder, tmp_path, monkeypatch)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="no tokenizer with a chat template"):
         ChatTextEncoder(str(tmp_path))
+    with pytest.raises(
+        UserError, match="^some/body: not in the cache, and no connection to the hub; connect once"
+    ):
+        ChatTextEncoder("some/body")
+    with pytest.raises(UserError, match="nowhere: there is no such folder; give one, or a hub id"):
+        ChatTextEncoder(str(tmp_path / "nowhere"))
     for name, template, line in (
         ("none", None, "no tokenizer with a chat template"),
         ("deaf", "{{ 'hello' }}", "does not keep the user's text"),

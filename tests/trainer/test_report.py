@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 from src.logger import Writers
 from src.trainer.evaluation import Evaluation
+from src.trainer.optimization import StepReport
 from src.trainer.report import Reporter, how_to_use
 
 
@@ -24,3 +25,10 @@ def test_the_command_at_the_end_is_one_for_a_shell():
     assert use == "python inference.py 'checkpoint=my runs/one' data_dir=FOLDER save_dir=OUT decoder=beam"
     toy = how_to_use({**config, "training": {"config": "paraformer_toy"}}, "saved/toy")
     assert toy == "python scripts/toy_inference.py saved/toy --text 'hello world'"
+
+
+def test_a_clip_that_is_too_short_is_named_with_the_objectives_reason(capsys):
+    report = StepReport(too_short=["a"])
+    for given, reason in (((), "too short: its encoder makes no frame of it"), (("no sound",), "no sound")):
+        Reporter(Writers([]), None, None, 0, 0, *given).note_step(1, report, lr=0.1, log=False)
+        assert capsys.readouterr().out.strip() == f"a: {reason}; its loss counts as 0"

@@ -267,7 +267,14 @@ def test_frozen_parts_that_nobody_taught_are_said(hub, tmp_path, capsys):
 
 def test_learning_rates_that_nobody_has_are_one_line(hub, tmp_path):
     for choices, line in (
-        (["+learning_rates.writer=1.0e-3"], "learning_rates.writer: no part of that name is trained"),
+        (
+            ["+learning_rates.writr=1.0e-3"],
+            "learning_rates.writr: there is no part of that name; what is trained: projector$",
+        ),
+        (
+            ["+learning_rates.writer=1.0e-3"],
+            "learning_rates.writer: it is frozen; what is trained: projector$",
+        ),
         (["+learning_rates.projector=0"], "learning_rates.projector=0 must be a number above 0"),
         (
             [f"model.writer.lora={LORA}", "+learning_rates.writer=1.0e-3", "lr_scheduler=one_cycle"],
@@ -304,3 +311,29 @@ def test_the_whole_writer_can_be_trained_and_shared(hub, tmp_path):
     assert "writer.network.model.embed_tokens.weight" in weights
     assert "writer.network.lm_head.weight" not in weights
     assert reloaded(checkpoint) == texts(trainer.step.model, trainer.text_encoder, trainer.searches["greedy"])
+
+
+def test_words_are_not_asked_of_a_model_without_ctc(stage_1):
+    checkpoint = stage_1[1]
+    with pytest.raises(
+        UserError, match="^times_from=.*: a SpeechLLM has no CTC layer to align words with; give"
+    ):
+        Recognizer.load(checkpoint, device="cpu", times_from=checkpoint)
+
+
+def test_lora_where_there_is_none_is_told_what_it_takes():
+    with pytest.raises(
+        UserError, match=r"model.writer.lora is null .* as 'model.writer.lora=\{rank: ..., ...\}'"
+    ):
+        compose("speech_llm", ["model.writer.lora.rank=4"])
+    with pytest.raises(UserError, match="stage is a group .* write .stage=lora$"):
+        compose("speech_llm", ["stage=lora"])
+    whole = compose("speech_llm", ["+stage=lora", "model.writer.lora.rank=4"])
+    assert whole.model.writer.lora.rank == 4 and whole.model.writer.lora.alpha == 32
+
+
+def test_clips_without_a_projected_frame_are_named_with_that_reason(hub, tmp_path, capsys):
+    with pytest.raises(UserError, match="none of the training clips could be used"):
+        training(hub, tmp_path, "model/projector=mlp", "model.projector.stack=2000", steps=1).run()
+    said = capsys.readouterr().out
+    assert ": too short: it makes no projected frame; its loss counts as 0" in said and "dev loss" not in said

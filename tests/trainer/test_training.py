@@ -548,3 +548,20 @@ def test_a_whole_epoch_without_a_usable_clip_stops_the_run(make_trainer, tmp_pat
     with pytest.raises(UserError, match="none of the training clips could be used"):
         trainer.run()
     assert trainer.steps == 2
+
+
+def test_a_run_without_a_usable_clip_stops_where_it_ends_before_its_first_epoch(make_trainer, tmp_path):
+    settings = two_clips(tmp_path / "corpus", "far too many words for two " * 9, "and for a fifth of it")
+    with pytest.raises(UserError, match="none of the training clips could be used"):
+        make_trainer(*settings, "trainer.max_steps=1").run()
+
+
+def test_a_dev_set_without_a_usable_clip_has_no_loss(make_trainer, tmp_path, capsys):
+    """Its texts are scored all the same: nothing was heard of them."""
+    spoken, short = tmp_path / "spoken", tmp_path / "short"
+    settings = two_clips(spoken, "a b", "a")
+    two_clips(short, "far too many words for two " * 9, "and for a fifth of it")
+    dev = f"datasets.dev={{_target_: src.datasets.CustomDirDataset, data_dir: {short}}}"
+    settings = [setting if "dev" not in setting else dev for setting in settings]
+    make_trainer(*settings, "trainer.max_steps=2").run()
+    assert "dev loss nan  greedy WER 100.00 %" in capsys.readouterr().out

@@ -222,6 +222,33 @@ def test_what_is_for_ctc_alone_is_offered_to_ctc_alone(checkpoint, family, offer
     assert ("pyctcdecode" in str(error.value)) == offered
 
 
+def test_a_search_without_scorers_is_offered_none(checkpoint):
+    """As a speech LLM's beam has none; its n-best list can be rescored all the same."""
+    own = {"greedy": {"_target_": "src.decoding.SpeechLLMGreedySearch"}}
+    own["beam"] = {"_target_": "src.decoding.SpeechLLMBeamSearch", "beam_size": 2}
+    opened = Checkpoint.open(checkpoint)
+    opened.config["model"]["_target_"] = "src.model.SpeechLLM"
+    opened.config["decoders"] = own
+    with pytest.raises(UserError, match="choose one of: beam, beam_rescored, greedy, or give a YAML file$"):
+        opened.search("beem")
+    expected = (
+        "^decoder=beam_hotwords: SpeechLLMBeamSearch takes no scorers; leave it out, or choose one of: "
+        "beam, beam_rescored, greedy$"
+    )
+    with pytest.raises(UserError, match=expected):
+        opened.search("beam_hotwords")
+    del own["beam"]
+    with pytest.raises(UserError, match="choose one of: greedy, or give a YAML file$"):
+        opened.search("beem")
+
+
+def test_what_a_search_of_ones_own_does_not_take_is_one_line(checkpoint, tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("{_target_: src.decoding.NBestRescoring, search: {search_of_checkpoint: beam, beams: 3}}")
+    with pytest.raises(UserError, match="own.yaml: CTCBeamSearch takes no beams; leave it out, or choose"):
+        Checkpoint.open(checkpoint).search(str(file))
+
+
 @pytest.mark.parametrize(
     ("decoder", "remedy"),
     [

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.projectors.projector import Projector
+from src.utils.build import check_counts
 from src.utils.masks import valid_positions
 
 
@@ -32,6 +33,7 @@ class MOSAProjector(Projector):
 
     def __init__(self, num_experts: int = 4, hidden_dim: int = 4096, router_dim: int = 512) -> None:
         super().__init__()
+        check_counts(num_experts=num_experts, hidden_dim=hidden_dim, router_dim=router_dim)
         self.num_experts, self.hidden_dim, self.router_dim = num_experts, hidden_dim, router_dim
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.utils.errors import UserError
 from src.utils.masks import valid_positions
+from src.utils.memory import is_out_of_memory
 
 
 class Projected(NamedTuple):
@@ -28,9 +30,21 @@ class Projector(nn.Module, ABC):
     """
 
     def connect(self, dim_in: int, dim_out: int) -> Projector:
-        """Makes the layers, from an encoder of ``dim_in`` to a language model of ``dim_out``; returns itself."""
+        """Makes the layers, from an encoder of ``dim_in`` to a language model of ``dim_out``; returns itself.
+
+        Raises ``UserError`` for layers that the memory does not do for.
+        """
+        sizes = {k: v for k, v in vars(self).items() if type(v) is int}
         self.dim_in, self.dim_out = dim_in, dim_out
-        self.make_layers(dim_in, dim_out)
+        try:
+            self.make_layers(dim_in, dim_out)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            given = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            raise UserError(
+                f"projector: its layers do not fit into the memory ({given}, from {dim_in} to {dim_out}); choose less"
+            ) from None
         return self
 
     @abstractmethod

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.projectors.projector import Projector
+from src.utils.build import check_counts
+from src.utils.errors import UserError
 from src.utils.masks import valid_positions
 
 
@@ -39,10 +41,15 @@ class QFormerProjector(Projector):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        check_counts(window=window, queries=queries, num_layers=num_layers, num_heads=num_heads)
         self.window, self.num_queries = window, queries
         self.num_layers, self.num_heads, self.dropout = num_layers, num_heads, dropout
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:
+        if dim_in % self.num_heads:
+            raise UserError(
+                f"projector.num_heads={self.num_heads} does not divide the encoder's width {dim_in}; choose a divisor"
+            )
         self.queries = nn.Parameter(torch.randn(self.num_queries, dim_in) * 0.02)
         self.blocks = nn.ModuleList(
             nn.TransformerDecoderLayer(

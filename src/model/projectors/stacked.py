@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.model.projectors.projector import Projector, stack_frames, stacked_lengths
+from src.utils.build import check_counts
 from src.utils.masks import valid_positions
 
 
@@ -26,8 +27,7 @@ class StackedProjector(Projector):
 
     def __init__(self, stack: int, padded: bool) -> None:
         super().__init__()
-        if stack < 1:
-            raise ValueError(f"stack={stack}; give at least 1")
+        check_counts(stack=stack)
         self.stack, self.padded = stack, padded
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
@@ -55,6 +55,7 @@ class MLPProjector(StackedProjector):
 
     def __init__(self, stack: int = 4, hidden_dim: int = 2048) -> None:
         super().__init__(stack, padded=False)
+        check_counts(hidden_dim=hidden_dim)
         self.hidden_dim = hidden_dim
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:
@@ -79,6 +80,7 @@ class SwiGLUProjector(StackedProjector):
 
     def __init__(self, stack: int = 5, hidden_dim: int = 8192) -> None:
         super().__init__(stack, padded=True)
+        check_counts(hidden_dim=hidden_dim)
         self.hidden_dim = hidden_dim
 
     def make_layers(self, dim_in: int, dim_out: int) -> None:
@@ -146,6 +148,7 @@ class MoEProjector(StackedProjector):
         calm: float = 1e-4,
     ) -> None:
         super().__init__(stack, padded=False)
+        check_counts(hidden_dim=hidden_dim, num_experts=num_experts, top=top)
         if not 1 <= top <= num_experts:
             raise ValueError(f"top={top} must be from 1 to num_experts={num_experts}")
         self.hidden_dim, self.num_experts, self.top = hidden_dim, num_experts, top

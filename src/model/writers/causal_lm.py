@@ -38,7 +38,7 @@ class CausalLMWriter(Pretrained):
     ) -> None:
         transformers = speech_llm_package("transformers")
         names = speech_llm_package("transformers.models.auto.modeling_auto")
-        origin = Source(source, revision, config)
+        origin = Source(source, revision, config, "writer")
         both_ways = origin.config.model_type in names.MODEL_FOR_MASKED_LM_MAPPING_NAMES
         if origin.config.is_encoder_decoder or (both_ways and not origin.config.is_decoder):
             raise UserError(f"writer: {origin.config.model_type} is no causal language model; choose another")
