@@ -102,7 +102,8 @@ def test_a_recording_stage_by_stage(call, tmp_path):
     assert rows["normalised waveform"][3:5] in (["0.0000", "1.0000"], ["-0.0000", "1.0000"])
     text = Recognizer.load(DEMO, device="cpu").transcribe([CLIP])[0].text
     assert f"text: {text}" in lines and any(line.startswith("tokens (") for line in lines)
-    assert (tmp_path / f"{CLIP.stem}_stages.png").read_bytes().startswith(b"\x89PNG")
+    assert lines[-1] == f"picture: {tmp_path / f'demo_{CLIP.stem}_stages.png'}"
+    assert (tmp_path / f"demo_{CLIP.stem}_stages.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
