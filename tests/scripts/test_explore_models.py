@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -79,6 +80,17 @@ def test_where_the_parts_of_a_speech_llm_meet(call):
     assert any(line.startswith("  projector: 4 frames together, ") for line in meets)
     assert any(line.startswith("  writer: reads vectors of ") for line in meets)
     assert not any("search:" in line for line in meets)  # they count in nothing
+
+
+def test_the_writer_of_a_speech_llm_reads_its_prompt(call):
+    pytest.importorskip("transformers")
+    words = ["+test=tiny_llm", "datasets=samples", "--run", "--depth", 1]
+    tree = call(explore_architecture, "-cn=speech_llm", *words)
+    before, after = next(re.findall(r"\d+", line) for line in tree if "prompt: " in line and "speech" in line)
+    whole, _, encoder, projector, writer = tree[tree.index("its modules") + 1 :]
+    assert "->" not in whole  # it returns several things
+    assert encoder.endswith("-> [1, 50, 32]") and projector.endswith("-> [1, 12, 32]")
+    assert writer.endswith(f"-> [1, {int(before) + 12 + int(after)}, 264]")
 
 
 def test_the_blueprint_and_the_tree_of_the_demo(call):
