@@ -49,7 +49,7 @@ def main() -> None:
     duration_s = len(audio) / SAMPLE_RATE
     heard = f"{type(recognizer.model).__name__}, {duration_s:.2f} s"
     title = f"{transcript.id}, heard by {listening.model_name}: {heard}\n{transcript.text}"
-    figure = stages_figure({stage.name: stage.values for stage in stages}, duration_s, title)
+    figure = stages_figure(stages, duration_s, title)
     print(f"picture: {listening.save('stages', figure)}")
 
 

@@ -6,13 +6,15 @@ What the numbers are is the business of ``inspection.py`` and ``audio_stages.py`
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
+from src.looking.audio_stages import Stage
 from src.utils.plots import (
     INK,
     WAVE,
@@ -142,10 +144,13 @@ def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> F
     return figure
 
 
-def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: str = "") -> Figure:
-    """A recording on its way through a model, on one time axis: name -> values [rows] as a curve, or [rows, width] as
-    a picture whose colours go from its 1st to its 99th percentile; beside each how often which value occurs."""
-    heights = [1.2 if values.ndim == 1 or values.shape[1] == 1 else 2.2 for values in stages.values()]
+def stages_figure(stages: Sequence[Stage], duration_s: float, title: str = "") -> Figure:
+    """A recording on its way through a model, on one time axis: what has one column as a curve, all else as a picture.
+
+    Beside each is how often which value occurs; the picture has the colours of these bars, and its scale, from its 1st
+    to its 99th percentile, is its own.
+    """
+    heights = [1.2 if _is_curve(stage) else 2.2 for stage in stages]
     width = min(WIDEST, max(NARROWEST, WIDTH_PER_S * duration_s))
     figure = Figure(figsize=(width + 3, 0.8 + sum(heights)), layout="constrained", facecolor="white")
     grid = figure.subplots(
@@ -156,12 +161,14 @@ def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: st
         width_ratios=[width, 3],
         gridspec_kw={"wspace": 0.02},
     )
-    for (axes, beside), (name, values) in zip(grid, stages.items(), strict=True):
-        if values.ndim == 1 or values.shape[1] == 1:
+    for (axes, beside), stage in zip(grid, stages, strict=True):
+        values = stage.values
+        colours = None
+        if _is_curve(stage):
             draw_waveform(axes, values.reshape(-1), duration_s)
         else:
             low, high = np.percentile(values, (1, 99)) if values.size else (0, 1)
-            axes.imshow(
+            colours = axes.imshow(
                 values.T,
                 origin="lower",
                 aspect="auto",
@@ -171,17 +178,36 @@ def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: st
                 vmax=max(high, low + 1e-6),
                 extent=(0, duration_s, 0, values.shape[1]),
             )
-            quiet_frame(axes)
+        axes.set_ylabel(stage.column)
+        quiet_frame(axes)
         axes.set_xlim(0, duration_s)
-        axes.set_title(f"{name} {list(values.shape)}", fontsize=10, color=INK, loc="left")
-        beside.hist(values.reshape(-1), bins=60, color=WAVE)
-        beside.set_yticks([])
-        quiet_frame(beside)
+        axes.set_title(f"{stage.name} {list(values.shape)}", fontsize=10, color=INK, loc="left")
+        _draw_histogram(beside, values.reshape(-1), colours)
     grid[-1, 0].set_xlabel("time (s)")
     grid[-1, 1].set_xlabel("value")
+    if not all(map(_is_curve, stages)):
+        title += (
+            "\nEach picture has the colours of the bars beside it, from its own 1st to its 99th percentile."
+        )
     title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines())
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def _is_curve(stage: Stage) -> bool:
+    return stage.values.ndim == 1 or stage.values.shape[1] == 1
+
+
+def _draw_histogram(axes: Axes, values: np.ndarray, colours: AxesImage | None) -> None:
+    """How many percent of the values [N] are in each of 60 equal ranges, in an image's colours for them."""
+    shares = np.full(len(values), 100 / max(1, len(values)))
+    _, edges, bars = axes.hist(values, bins=60, weights=shares, color=WAVE)
+    if colours is not None:
+        axes.set_facecolor("#f4f4f8")  # the highest values are nearly white
+        for bar, middle in zip(bars, (edges[:-1] + edges[1:]) / 2, strict=True):
+            bar.set_color(colours.cmap(colours.norm(middle)))
+    axes.set_ylabel("% of values")
+    quiet_frame(axes)
 
 
 def _height(rows: int) -> float:
