@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src.looking.audio_stages import stages_of
 from src.looking.listening import listening_of
 from src.looking.model_plots import stages_figure
+from src.looking.token_names import names_of
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import door
 from src.utils.profile_report import columns
@@ -43,7 +44,8 @@ def main() -> None:
     }
     print(*columns(HEADS, rows, width=13), sep="\n")
     tokens = transcript.hypotheses[0].tokens
-    names = [recognizer.text_encoder.tokens[token] for token in tokens]
+    known = names_of(recognizer.text_encoder.tokens)
+    names = [known[token] for token in tokens]
     print(f"tokens ({len(tokens)}): {' '.join(f'{name}={i}' for name, i in zip(names, tokens, strict=True))}")
     print(f"text: {transcript.text}")
     duration_s = len(audio) / SAMPLE_RATE

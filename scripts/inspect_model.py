@@ -26,7 +26,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     listening = listening_of(parser)
-    transcript, pictures = inspect_recording(listening.recognizer, listening.audio, listening.name)
+    transcript, pictures = inspect_recording(
+        listening.recognizer, listening.audio, listening.name, listening.model_name
+    )
     for picture in pictures:
         print(f"{listening.save(picture.name, picture.figure)}: {picture.about}")
     print(f"text: {transcript.text}")

@@ -110,20 +110,52 @@ def slots_figure(
 
 
 def heads_figure(
-    heard: Heard, weights: np.ndarray, rows: Sequence[str], heads: Sequence[str] | None = None
+    heard: Heard,
+    weights: np.ndarray,
+    rows: Sequence[str],
+    heads: Sequence[str] | None = None,
+    covered_s: float | None = None,
 ) -> Figure:
-    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows, and the heads' names."""
+    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows, and the heads' names.
+
+    ``covered_s``: what the T' columns cover, where that is not the model's frames.
+    """
     heads = heads or [
         f"head {number}" if len(weights) > 1 else "token" for number in range(1, len(weights) + 1)
     ]
-    height = min(_height(len(rows)), HIGHEST / len(weights))
-    figure, panels = _below_the_spectrogram(heard, [height] * len(weights))
-    for axes, head, name in zip(panels, weights, heads, strict=True):
-        image = draw_looks(axes, Looks(head, rows), heard.duration_s)
-        image.set_clim(0, weights.max())
-        axes.set_ylabel(name)
+    figure, panels, image = _matrices(heard, weights, rows, heads, covered_s)
+    for axes in panels:
+        axes.images[0].set_clim(0, weights.max())
     colour_bar(figure, image, panels, "weight")
     return figure
+
+
+def cosines_figure(
+    heard: Heard, cosines: np.ndarray, rows: Sequence[str], panels: Sequence[str], covered_s: float
+) -> Figure:
+    """How like each of U tokens the vectors are that a speech LLM hears, [panels, U, P]; no likeness is white."""
+    figure, axes, image = _matrices(heard, cosines, rows, panels, covered_s)
+    most = max(float(np.abs(cosines).max(initial=0)), 1e-3)
+    for each in axes:
+        each.images[0].set(cmap="PuOr", clim=(-most, most))
+    colour_bar(figure, image, axes, "cosine")
+    return figure
+
+
+def _matrices(
+    heard: Heard,
+    values: np.ndarray,
+    rows: Sequence[str],
+    names: Sequence[str],
+    covered_s: float | None,
+) -> tuple[Figure, list[Axes], AxesImage]:
+    """Matrices [panels, U, T'] with the tokens of their rows, the last one's image."""
+    height = min(_height(len(rows)), HIGHEST / len(values))
+    figure, panels = _below_the_spectrogram(heard, [height] * len(values))
+    for axes, matrix, name in zip(panels, values, names, strict=True):
+        image = draw_looks(axes, Looks(matrix, rows), covered_s or heard.duration_s)
+        axes.set_ylabel(name)
+    return figure, panels, image
 
 
 def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> Figure:
