@@ -28,6 +28,10 @@ from src.utils.plots import (
 )
 
 BORDER, PATH = "#9be7ff", "#e07a2f"
+# Neighbours in the alphabet far apart, and none of them grey as the blank is; after the last one lines are broken.
+CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#000000", "#e377c2", "#17becf")
+CURVES += ("#8c564b", "#ff00ff", "#000080", "#bcbd22", "#004d00", "#80afdf", "#800030")
+STYLES = ("-", "--", ":")
 WIDTH_PER_S, NARROWEST, WIDEST = 3.0, 9.0, 40.0  # inches
 HIGHEST = 24.0  # inches, of all heads together
 LEAST_SHOWN = 0.1  # posterior that a token has to reach once for its curve to be drawn
@@ -66,8 +70,9 @@ def posteriors_figure(heard: Heard, posteriors: np.ndarray, names: Sequence[str]
     time = heard.seconds(range(len(posteriors)))
     axes.fill_between(time, posteriors[:, 0], color="#d9d9e3", linewidth=0)
     for position, v in enumerate(np.flatnonzero(posteriors.max(0, initial=0)[1:] >= LEAST_SHOWN) + 1):
-        colour = f"C{3 * position % 10}"  # neighbours in the alphabet far apart
-        axes.plot(time, posteriors[:, v], color=colour, linewidth=1)
+        cycle, place = divmod(position, len(CURVES))
+        colour = CURVES[place]
+        axes.plot(time, posteriors[:, v], STYLES[cycle % len(STYLES)], color=colour, linewidth=1)
         shown = posteriors[:, v] >= LEAST_SHOWN
         for start, end in np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2):
             peak = start + int(posteriors[start:end, v].argmax())
@@ -221,7 +226,7 @@ def stages_figure(stages: Sequence[Stage], duration_s: float, title: str = "") -
         title += (
             "\nEach picture has the colours of the bars beside it, from its own 1st to its 99th percentile."
         )
-    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines())
+    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines() if line)
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
 
