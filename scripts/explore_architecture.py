@@ -4,7 +4,8 @@
     python scripts/explore_architecture.py -cn=speech_llm model/projector=qformer --depth 2
 
 The tree has each module's class, its own weights with their shapes, and how many numbers it holds with all below it;
-with --run also the shape of what it makes of a second of sound. Without, no weight is loaded or made.
+with --run also the shape of what it makes of a second of sound (a speech LLM's writer: of the
+prompt with it). Without, no weight is loaded or made.
 """
 
 from __future__ import annotations

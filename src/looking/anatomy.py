@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.checkpoint import Checkpoint, try_out
-from src.model import SpeechModel
+from src.model import SpeechLLM, SpeechModel
 from src.trainer.build import build_model
 from src.utils.errors import UserError
 from src.utils.hydra_door import compose, spelled
@@ -109,12 +109,13 @@ def interfaces(model: nn.Module) -> Iterator[str]:
         hop_ms = 1000 * model.frame_s / model.encoder.subsampling_factor
         yield f"features: one every {hop_ms:g} ms"
         yield f"encoder: {model.encoder.subsampling_factor} of them make a frame of {model.encoder.dim}"
-    projector, writer = (getattr(model, name, None) for name in ("projector", "writer"))
-    if projector is not None and writer is not None:
+    if isinstance(model, SpeechLLM):
+        projector, writer = model.projector, model.writer
         stack = getattr(projector, "stack", None)
         joined = f"{stack} frames together, " if stack else ""
         yield f"projector: {joined}{projector.dim_in} in, {projector.dim_out} out"
         yield f"writer: reads vectors of {writer.dim}, knows {writer.vocab_size} tokens"
+        yield f"prompt: {len(model.before)} tokens, the speech, {len(model.after)} tokens"
     elif isinstance(model, SpeechModel):
         yield f"search: counts in frames of {1000 * model.frame_s:g} ms"
 
@@ -174,10 +175,19 @@ def _form(module: nn.Module) -> list[tuple]:
 
 
 def shapes_of_a_second(model: SpeechModel) -> dict[nn.Module, tuple[int, ...]]:
-    """What each module makes of one second of sound: the shape of the (first) tensor that it returns."""
+    """What each part makes of one second of sound: the shape of the (first) tensor that it returns.
+
+    The model itself, which returns several, has none; nor have parts that only a search calls. A speech LLM's writer
+    reads the prompt with the second in it.
+    """
     made: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, _: Any, output: Any) -> None:
+        if module is model:
+            if isinstance(model, SpeechLLM):
+                prompt, real = model.prompt(output["projected"], output["projected_lengths"])
+                model.writer(prompt, real, last=prompt.size(1))
+            return
         parts = output.values() if isinstance(output, Mapping) else output
         parts = parts if isinstance(parts, Iterable) and not isinstance(parts, Tensor) else (parts,)
         first = next((value for value in parts if isinstance(value, Tensor)), None)
@@ -186,7 +196,8 @@ def shapes_of_a_second(model: SpeechModel) -> dict[nn.Module, tuple[int, ...]]:
 
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        try_out(model)
+        with torch.inference_mode():
+            try_out(model)
     finally:
         for hook in hooks:
             hook.remove()

@@ -17,11 +17,12 @@ NAMES = {"encoded": "embeddings", "projected": "projected embeddings", "log_prob
 
 @dataclass(frozen=True)
 class Stage:
-    """Values [rows] or [rows, width] of one recording, and how many samples of it they stand for."""
+    """Values [rows] or [rows, width] of one recording, how many samples of it they stand for, and what a column is."""
 
     name: str
     values: np.ndarray
     samples: int
+    column: str = "dimension"
 
     @property
     def compression(self) -> float:
@@ -57,17 +58,19 @@ def stages_of(recognizer: Recognizer, audio: np.ndarray, name: str) -> tuple[lis
         raise UserError(f"{name}: {N} samples are too short for a frame; give a longer recording")
     # As Wav2Vec2FeatureExtractor has it.
     normalised = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
+    heard = _rows(features, feature_lengths)
     stages = [
-        Stage("waveform", audio, N),
-        Stage("normalised waveform", normalised, N),
-        Stage("features", _rows(features, feature_lengths), N),
+        Stage("waveform", audio, N, "amplitude"),
+        Stage("normalised waveform", normalised, N, "amplitude"),
+        Stage("features", heard, N, "mel bin" if heard.shape[1] > 1 else "amplitude"),
     ]
     for key in sorted(outputs, key="encoded".__ne__):  # embeddings before what is made of them
         values = outputs[key]
         if values.ndim == 3 and values.is_floating_point():
             one = f"{key.removesuffix('s')}_lengths"  # log_probs and log_prob_lengths
             of_it = outputs.get(one, outputs["encoded_lengths"])
-            stages.append(Stage(NAMES.get(key, key.replace("_", " ")), _rows(values, of_it), N))
+            column = "token" if key == "log_probs" else "dimension"
+            stages.append(Stage(NAMES.get(key, key.replace("_", " ")), _rows(values, of_it), N, column))
     return stages, recognizer.decode(outputs, [name])[0]
 
 

@@ -10,17 +10,26 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from src.looking.model_plots import Heard, heads_figure, lattice_figure, posteriors_figure, slots_figure
+from src.looking.model_plots import (
+    Heard,
+    cosines_figure,
+    heads_figure,
+    lattice_figure,
+    posteriors_figure,
+    slots_figure,
+)
+from src.looking.token_names import names_of
 from src.loss.fused_transducer import joined_arcs
 from src.loss.lattice import best_path, transducer_arcs
 from src.model import LASModel, ParaformerModel, SpeechLLM, SpeechModel, TransducerModel
 from src.model.ctc_alignment import ctc_alignment
+from src.model.projectors import QFormerProjector
 from src.model.slots import CIFPredictor
 from src.model.speech_model import SpeechModelWithCTC
 from src.recognizer import Recognizer, Transcript
-from src.text_encoder import WORD_START
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
+from src.utils.plots import drawable
 
 LAYERS_SHOWN = 3  # of a writer
 
@@ -36,9 +45,9 @@ class Picture:
 
 @torch.inference_mode()
 def inspect_recording(
-    recognizer: Recognizer, audio: np.ndarray, name: str
+    recognizer: Recognizer, audio: np.ndarray, name: str, model_name: str
 ) -> tuple[Transcript, list[Picture]]:
-    """Audio [N] at 16 kHz and its name -> what was understood, and the pictures of how.
+    """Audio [N] at 16 kHz, its name and the model's -> what was understood, and the pictures of how.
 
     CTC: posteriors. Transducers: the lattice of the text. Attention models: where each head looks. Paraformer: the
     predictor's weights and slots, and where each head looks. Speech LLMs: which tokens the projected frames are like,
@@ -54,20 +63,23 @@ def inspect_recording(
         raise UserError(f"{name}: {len(audio)} samples are too short for a frame; give a longer recording")
     transcript = recognizer.decode(outputs, [name])[0]
     features, _ = model.frontend(batch["audio"].to(model.device), lengths.to(model.device))
-    return transcript, [*_Inspection(recognizer, features, outputs, transcript).pictures()]
+    return transcript, [*_Inspection(recognizer, features, outputs, transcript, model_name).pictures()]
 
 
 class _Inspection:
     """One recording (B = 1), what the model returned for it, and the best text."""
 
     def __init__(
-        self, recognizer: Recognizer, features: Tensor, outputs: dict[str, Tensor], transcript: Transcript
+        self,
+        recognizer: Recognizer,
+        features: Tensor,
+        outputs: dict[str, Tensor],
+        transcript: Transcript,
+        model_name: str,
     ) -> None:
         self.model: SpeechModel = recognizer.model
-        # Alone, the sign for a space would be taken for part of its neighbours.
-        spaces = (WORD_START, "Ġ")  # the second one of language models
-        self.names = ["␣" if token in spaces else token for token in recognizer.text_encoder.tokens]
-        self.outputs, self.transcript = outputs, transcript
+        self.names = [drawable(name) for name in names_of(recognizer.text_encoder.tokens)]
+        self.outputs, self.transcript, self.model_name = outputs, transcript, model_name
         self.best = transcript.hypotheses[0]
         self.lengths = outputs["encoded_lengths"]
         self.encoded = outputs["encoded"][:, : int(self.lengths)]
@@ -129,22 +141,32 @@ class _Inspection:
         if not P:
             return
         projected = self.outputs["projected"][:, :P]
+        queries, covered_s = 1, self.heard.duration_s
+        if isinstance(model.projector, QFormerProjector):  # all queries of a window hear all of it
+            queries = model.projector.num_queries
+            covered_s = P // queries * model.projector.window * model.frame_s
         cosines = model.read_as(projected)[0, :, : len(self.names)]
         nearest = [*dict.fromkeys(cosines.argmax(1).tolist())]  # in the order of time
-        alike = _array(cosines[:, nearest].T.clamp_min(0))
-        about = f"which tokens the {P} projected frames are like (cosines with the writer's embeddings)"
-        names = [self.names[token] for token in nearest]
-        yield Picture(
-            "projected", about, heads_figure(self._heard(about, ()), alike[None], names, ["like the token"])
-        )
+        alike = _array(cosines[:, nearest]).reshape(-1, queries, len(nearest)).transpose(1, 2, 0)
+        about = f"cosines of the {P} projected frames with the tokens that one of them is most like"
+        names, panels = [self.names[token] for token in nearest], ["like the token"]
+        if queries > 1:
+            about += f"; {queries} queries hear each window of {model.projector.window} frames"
+            panels = [f"query {number}" for number in range(1, queries + 1)]
+        figure = cosines_figure(self._heard(about, ()), alike, names, panels, covered_s)
+        yield Picture("projected", about, figure)
         layers = _array(model.looked(projected, self.tokens))
         if not len(layers):
             return
         most = sorted(np.argsort(-layers.sum((1, 2)), kind="stable")[:LAYERS_SHOWN])
-        count = f"{len(most)} of its {len(layers)} layers"
-        about = f"where the writer looks before each token (the {count} that look most at the speech)"
+        about = "where the writer looks before each token"
+        if len(most) < len(layers):
+            about += f", in the {len(most)} of its {len(layers)} layers that look most at the speech"
+        if queries > 1:
+            about += f"; weights of a window's {queries} queries added up"
+        layers = layers.reshape(*layers.shape[:2], -1, queries).sum(3)
         heard, names = self._heard(about, ()), [f"layer {layer + 1}" for layer in most]
-        figure = heads_figure(heard, layers[most], [*heard.tokens, "end"], names)
+        figure = heads_figure(heard, layers[most], [*heard.tokens, "end"], names, covered_s)
         yield Picture("attention", about, figure)
 
     def of_a_paraformer(self, model: ParaformerModel) -> Iterator[Picture]:
@@ -171,7 +193,7 @@ class _Inspection:
             yield Picture("attention", about, heads_figure(heard, heads, heard.tokens))
 
     def _heard(self, about: str, borders: Sequence[float], labels: Sequence[float] | None = None) -> Heard:
-        title = f"{self.transcript.id}: {about}\n{self.transcript.text}"
+        title = f"{self.transcript.id}, heard by {self.model_name}: {about}\n{self.transcript.text}"
         return replace(self.heard, title=title, borders=borders, labels=borders if labels is None else labels)
 
 

@@ -6,13 +6,15 @@ What the numbers are is the business of ``inspection.py`` and ``audio_stages.py`
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
+from src.looking.audio_stages import Stage
 from src.utils.plots import (
     INK,
     WAVE,
@@ -26,6 +28,10 @@ from src.utils.plots import (
 )
 
 BORDER, PATH = "#9be7ff", "#e07a2f"
+# Neighbours in the alphabet far apart, and none of them grey as the blank is; after the last one lines are broken.
+CURVES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#000000", "#e377c2", "#17becf")
+CURVES += ("#8c564b", "#ff00ff", "#000080", "#bcbd22", "#004d00", "#80afdf", "#800030")
+STYLES = ("-", "--", ":")
 WIDTH_PER_S, NARROWEST, WIDEST = 3.0, 9.0, 40.0  # inches
 HIGHEST = 24.0  # inches, of all heads together
 LEAST_SHOWN = 0.1  # posterior that a token has to reach once for its curve to be drawn
@@ -64,8 +70,9 @@ def posteriors_figure(heard: Heard, posteriors: np.ndarray, names: Sequence[str]
     time = heard.seconds(range(len(posteriors)))
     axes.fill_between(time, posteriors[:, 0], color="#d9d9e3", linewidth=0)
     for position, v in enumerate(np.flatnonzero(posteriors.max(0, initial=0)[1:] >= LEAST_SHOWN) + 1):
-        colour = f"C{3 * position % 10}"  # neighbours in the alphabet far apart
-        axes.plot(time, posteriors[:, v], color=colour, linewidth=1)
+        cycle, place = divmod(position, len(CURVES))
+        colour = CURVES[place]
+        axes.plot(time, posteriors[:, v], STYLES[cycle % len(STYLES)], color=colour, linewidth=1)
         shown = posteriors[:, v] >= LEAST_SHOWN
         for start, end in np.flatnonzero(np.diff(shown, prepend=False, append=False)).reshape(-1, 2):
             peak = start + int(posteriors[start:end, v].argmax())
@@ -108,20 +115,52 @@ def slots_figure(
 
 
 def heads_figure(
-    heard: Heard, weights: np.ndarray, rows: Sequence[str], heads: Sequence[str] | None = None
+    heard: Heard,
+    weights: np.ndarray,
+    rows: Sequence[str],
+    heads: Sequence[str] | None = None,
+    covered_s: float | None = None,
 ) -> Figure:
-    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows, and the heads' names."""
+    """Attention: where each head looks for each token, [H, U, T'] with the tokens of its rows, and the heads' names.
+
+    ``covered_s``: what the T' columns cover, where that is not the model's frames.
+    """
     heads = heads or [
         f"head {number}" if len(weights) > 1 else "token" for number in range(1, len(weights) + 1)
     ]
-    height = min(_height(len(rows)), HIGHEST / len(weights))
-    figure, panels = _below_the_spectrogram(heard, [height] * len(weights))
-    for axes, head, name in zip(panels, weights, heads, strict=True):
-        image = draw_looks(axes, Looks(head, rows), heard.duration_s)
-        image.set_clim(0, weights.max())
-        axes.set_ylabel(name)
+    figure, panels, image = _matrices(heard, weights, rows, heads, covered_s)
+    for axes in panels:
+        axes.images[0].set_clim(0, weights.max())
     colour_bar(figure, image, panels, "weight")
     return figure
+
+
+def cosines_figure(
+    heard: Heard, cosines: np.ndarray, rows: Sequence[str], panels: Sequence[str], covered_s: float
+) -> Figure:
+    """How like each of U tokens the vectors are that a speech LLM hears, [panels, U, P]; no likeness is white."""
+    figure, axes, image = _matrices(heard, cosines, rows, panels, covered_s)
+    most = max(float(np.abs(cosines).max(initial=0)), 1e-3)
+    for each in axes:
+        each.images[0].set(cmap="PuOr", clim=(-most, most))
+    colour_bar(figure, image, axes, "cosine")
+    return figure
+
+
+def _matrices(
+    heard: Heard,
+    values: np.ndarray,
+    rows: Sequence[str],
+    names: Sequence[str],
+    covered_s: float | None,
+) -> tuple[Figure, list[Axes], AxesImage]:
+    """Matrices [panels, U, T'] with the tokens of their rows, the last one's image."""
+    height = min(_height(len(rows)), HIGHEST / len(values))
+    figure, panels = _below_the_spectrogram(heard, [height] * len(values))
+    for axes, matrix, name in zip(panels, values, names, strict=True):
+        image = draw_looks(axes, Looks(matrix, rows), covered_s or heard.duration_s)
+        axes.set_ylabel(name)
+    return figure, panels, image
 
 
 def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> Figure:
@@ -142,10 +181,13 @@ def lattice_figure(heard: Heard, occupied: np.ndarray, path: Sequence[int]) -> F
     return figure
 
 
-def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: str = "") -> Figure:
-    """A recording on its way through a model, on one time axis: name -> values [rows] as a curve, or [rows, width] as
-    a picture whose colours go from its 1st to its 99th percentile; beside each how often which value occurs."""
-    heights = [1.2 if values.ndim == 1 or values.shape[1] == 1 else 2.2 for values in stages.values()]
+def stages_figure(stages: Sequence[Stage], duration_s: float, title: str = "") -> Figure:
+    """A recording on its way through a model, on one time axis: what has one column as a curve, all else as a picture.
+
+    Beside each is how often which value occurs; the picture has the colours of these bars, and its scale, from its 1st
+    to its 99th percentile, is its own.
+    """
+    heights = [1.2 if _is_curve(stage) else 2.2 for stage in stages]
     width = min(WIDEST, max(NARROWEST, WIDTH_PER_S * duration_s))
     figure = Figure(figsize=(width + 3, 0.8 + sum(heights)), layout="constrained", facecolor="white")
     grid = figure.subplots(
@@ -156,12 +198,14 @@ def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: st
         width_ratios=[width, 3],
         gridspec_kw={"wspace": 0.02},
     )
-    for (axes, beside), (name, values) in zip(grid, stages.items(), strict=True):
-        if values.ndim == 1 or values.shape[1] == 1:
+    for (axes, beside), stage in zip(grid, stages, strict=True):
+        values = stage.values
+        colours = None
+        if _is_curve(stage):
             draw_waveform(axes, values.reshape(-1), duration_s)
         else:
             low, high = np.percentile(values, (1, 99)) if values.size else (0, 1)
-            axes.imshow(
+            colours = axes.imshow(
                 values.T,
                 origin="lower",
                 aspect="auto",
@@ -171,17 +215,36 @@ def stages_figure(stages: Mapping[str, np.ndarray], duration_s: float, title: st
                 vmax=max(high, low + 1e-6),
                 extent=(0, duration_s, 0, values.shape[1]),
             )
-            quiet_frame(axes)
+        axes.set_ylabel(stage.column)
+        quiet_frame(axes)
         axes.set_xlim(0, duration_s)
-        axes.set_title(f"{name} {list(values.shape)}", fontsize=10, color=INK, loc="left")
-        beside.hist(values.reshape(-1), bins=60, color=WAVE)
-        beside.set_yticks([])
-        quiet_frame(beside)
+        axes.set_title(f"{stage.name} {list(values.shape)}", fontsize=10, color=INK, loc="left")
+        _draw_histogram(beside, values.reshape(-1), colours)
     grid[-1, 0].set_xlabel("time (s)")
     grid[-1, 1].set_xlabel("value")
-    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines())
+    if not all(map(_is_curve, stages)):
+        title += (
+            "\nEach picture has the colours of the bars beside it, from its own 1st to its 99th percentile."
+        )
+    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines() if line)
     figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", parse_math=False)
     return figure
+
+
+def _is_curve(stage: Stage) -> bool:
+    return stage.values.ndim == 1 or stage.values.shape[1] == 1
+
+
+def _draw_histogram(axes: Axes, values: np.ndarray, colours: AxesImage | None) -> None:
+    """How many percent of the values [N] are in each of 60 equal ranges, in an image's colours for them."""
+    shares = np.full(len(values), 100 / max(1, len(values)))
+    _, edges, bars = axes.hist(values, bins=60, weights=shares, color=WAVE)
+    if colours is not None:
+        axes.set_facecolor("#f4f4f8")  # the highest values are nearly white
+        for bar, middle in zip(bars, (edges[:-1] + edges[1:]) / 2, strict=True):
+            bar.set_color(colours.cmap(colours.norm(middle)))
+    axes.set_ylabel("% of values")
+    quiet_frame(axes)
 
 
 def _height(rows: int) -> float:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -143,6 +145,24 @@ def draw_looks(axes: Axes, looks: Looks, duration_s: float) -> AxesImage:
     axes.set_ylabel("token")
     quiet_frame(axes)
     return image
+
+
+def drawable(text: str) -> str:
+    r"""A text with what the font cannot draw as Python writes it, not as empty boxes.
+
+    >>> drawable("é"), drawable("中")
+    ('é', '\\u4e2d')
+    """
+    known = _characters()
+    return "".join(
+        character if ord(character) in known else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+@cache
+def _characters() -> Mapping[int, int]:
+    return font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
 
 
 def colour_range(features: Sequence[np.ndarray]) -> tuple[float, float]:

@@ -26,11 +26,35 @@ def test_every_family_has_its_stages(family):
     assert transcript.text == encoded.text
     assert stages[2].values.shape == (75, 20) and stages[3].values.shape == (19, 16)
     assert stages[3].compression == 12_000 / 19 and stages[3].ms == pytest.approx(750 / 19)
-    figure = stages_figure({stage.name: stage.values for stage in stages}, 0.75, "a $title")
+    figure = stages_figure(stages, 0.75, "a $title")
     assert len(figure.axes) == 2 * len(stages) and png(figure)
     assert [axes.get_title(loc="left") for axes in figure.axes[::2]] == [
         f"{stage.name} {list(stage.values.shape)}" for stage in stages
     ]
+    assert [axes.get_ylabel() for axes in figure.axes[:8:2]] == [
+        "amplitude",
+        "amplitude",
+        "mel bin",
+        "dimension",
+    ]
+
+
+def test_a_stage_has_the_colours_of_its_histogram():
+    """Of the values 0 to 199 the 1st and 99th percentiles, 1.99 and 197.01, are black and white."""
+    curve = Stage("a", np.arange(4.0), 4, "amplitude")
+    stages = [curve, Stage("b", np.arange(200.0).reshape(50, 4), 4, "mel bin")]
+    figure = stages_figure(stages, 1, "a title")
+    line, values, picture, histogram = figure.axes
+    assert (line.get_ylabel(), picture.get_ylabel()) == ("amplitude", "mel bin")
+    assert values.get_ylabel() == histogram.get_ylabel() == "% of values"
+    assert sum(bar.get_height() for bar in histogram.patches) == pytest.approx(100)
+    image = picture.images[0]
+    assert image.get_clim() == pytest.approx((1.99, 197.01))
+    for bar in histogram.patches:
+        middle = bar.get_x() + bar.get_width() / 2
+        assert bar.get_facecolor() == pytest.approx(image.to_rgba(middle))
+    assert "its own 1st to its 99th percentile" in figure.get_suptitle().replace("\n", " ")
+    assert "percentile" not in stages_figure([curve], 1, "a title").get_suptitle()
 
 
 def test_statistics_by_hand():

@@ -50,6 +50,13 @@ def test_tokens_are_named_at_each_of_their_peaks():
     assert blank[:, 1].max() == 1 and blank[:, 0].max() == pytest.approx(0.5)
 
 
+def test_no_two_of_a_whole_alphabet_look_alike():
+    posteriors = np.full((13, 29), 0.5)
+    lines = posteriors_figure(HEARD, posteriors, [*"-abcdefghijklmnopqrstuvwxyz' "]).axes[1].lines
+    looks = [(line.get_color(), line.get_linestyle()) for line in lines]
+    assert len(looks) == len(set(looks)) == 28 and len({colour for colour, _ in looks[:15]}) == 15
+
+
 @pytest.mark.parametrize("sums_to_slots", [True, False])
 def test_the_weights_of_frames_and_their_running_sum(sums_to_slots):
     weights, parts = np.full(13, 0.25), np.eye(3, 13)

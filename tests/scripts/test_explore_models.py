@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -81,6 +82,17 @@ def test_where_the_parts_of_a_speech_llm_meet(call):
     assert not any("search:" in line for line in meets)  # they count in nothing
 
 
+def test_the_writer_of_a_speech_llm_reads_its_prompt(call):
+    pytest.importorskip("transformers")
+    words = ["+test=tiny_llm", "datasets=samples", "--run", "--depth", 1]
+    tree = call(explore_architecture, "-cn=speech_llm", *words)
+    before, after = next(re.findall(r"\d+", line) for line in tree if "prompt: " in line and "speech" in line)
+    whole, _, encoder, projector, writer = tree[tree.index("its modules") + 1 :]
+    assert "->" not in whole  # it returns several things
+    assert encoder.endswith("-> [1, 50, 32]") and projector.endswith("-> [1, 12, 32]")
+    assert writer.endswith(f"-> [1, {int(before) + 12 + int(after)}, 264]")
+
+
 def test_the_blueprint_and_the_tree_of_the_demo(call):
     lines = call(explore_architecture, DEMO, "--run", "--depth", 3)
     assert lines[1:5] == ["model: CTCModel", "  frontend: LogMel", "    num_mels: 80", "    normalize: True"]
@@ -102,7 +114,8 @@ def test_a_recording_stage_by_stage(call, tmp_path):
     assert rows["normalised waveform"][3:5] in (["0.0000", "1.0000"], ["-0.0000", "1.0000"])
     text = Recognizer.load(DEMO, device="cpu").transcribe([CLIP])[0].text
     assert f"text: {text}" in lines and any(line.startswith("tokens (") for line in lines)
-    assert (tmp_path / f"{CLIP.stem}_stages.png").read_bytes().startswith(b"\x89PNG")
+    assert lines[-1] == f"picture: {tmp_path / f'demo_{CLIP.stem}_stages.png'}"
+    assert (tmp_path / f"demo_{CLIP.stem}_stages.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts import inspect_model
+from src.looking.listening import model_name
 from src.recognizer import Recognizer
 from tests.conftest import ROOT
 
@@ -44,7 +45,7 @@ def test_pictures_of_the_demo(show, capsys, tmp_path):
     ],
 )
 def test_pictures_of_two_models_have_two_names(checkpoint, name):
-    assert inspect_model._name(Path(checkpoint)) == name
+    assert model_name(Path(checkpoint)) == name
 
 
 @pytest.mark.parametrize(
