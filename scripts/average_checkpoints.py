@@ -18,9 +18,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from src.checkpoint import Checkpoint, atomic_directory, write_checkpoint
+from src.checkpoint import Checkpoint, write_checkpoint
 from src.trainer.run_folder import RunFolder
 from src.utils.errors import UserError, door
+from src.utils.files import atomic_directory
 
 TITLE = "# The average of"  # how its card begins
 

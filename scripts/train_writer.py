@@ -22,14 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from src.checkpoint import atomic_directory
 from src.lm.small_writer import SILENCE, Exercises, answer_loss, save_tokenizer, small_network
 from src.text_encoder import ChatTextEncoder
 from src.text_encoder.corpus import read_corpus
 from src.trainer.schedules import warmup_cosine
 from src.utils.build import Positive, Share, Whole, check, check_counts
 from src.utils.errors import UserError, door
-from src.utils.files import check_output
+from src.utils.files import atomic_directory, check_output
 from src.utils.progress import progress_bar
 
 

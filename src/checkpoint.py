@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -368,31 +367,3 @@ def write_checkpoint(
     (directory / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     text_encoder.save(directory)
     (directory / CARD).write_text(card, encoding="utf-8")
-
-
-class atomic_directory:
-    """``with atomic_directory(path) as unfinished``: the directory appears under its name only when complete."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.unfinished = self.path.with_name(f".{self.path.name}.unfinished")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self.unfinished.mkdir(parents=True)
-        return self.unfinished
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.unfinished, ignore_errors=True)
-            return
-        for part in self.unfinished.rglob("*"):  # a machine that vanishes must not leave empty files
-            if part.is_file():
-                with part.open("rb") as file:
-                    os.fsync(file.fileno())
-        replaced = self.path.with_name(f".{self.path.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if self.path.exists():
-            os.replace(self.path, replaced)
-        os.replace(self.unfinished, self.path)
-        shutil.rmtree(replaced, ignore_errors=True)

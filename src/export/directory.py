@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from src.checkpoint import CARD, WEIGHTS, Checkpoint, atomic_directory
+from src.checkpoint import CARD, WEIGHTS, Checkpoint
 from src.export.flattening import CannotFlatten, flatten
 from src.model import SpeechModel
 from src.model.pretrained import Pretrained
 from src.safe_build import allowed_class
 from src.utils.audio import SAMPLE_RATE
 from src.utils.errors import UserError
-from src.utils.files import save_tensors
+from src.utils.files import atomic_directory, save_tensors
 
 MODELING = "modeling_lectern"
 CLASSES = ("LecternConfig", "LecternModel", "LecternPipeline")

@@ -20,8 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from src.checkpoint import atomic_directory
 from src.utils.errors import UserError
+from src.utils.files import atomic_directory
 from src.utils.state_files import load_state, save_state
 
 STEP = re.compile(r"step-\d+")  # other names in the folder, such as a copy, are the user's own

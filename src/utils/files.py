@@ -1,9 +1,10 @@
-"""Which files a folder holds, and texts in them."""
+"""Which files a folder holds, texts in them, and files and folders that are written whole."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -100,3 +101,31 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, about: dict[str, str
     mask = os.umask(0)
     os.umask(mask)
     file.chmod(0o666 & ~mask)
+
+
+class atomic_directory:
+    """``with atomic_directory(path) as unfinished``: the directory appears under its name only when complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        self.unfinished.mkdir(parents=True)
+        return self.unfinished
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self.unfinished, ignore_errors=True)
+            return
+        for part in self.unfinished.rglob("*"):  # a machine that vanishes must not leave empty files
+            if part.is_file():
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
+        replaced = self.path.with_name(f".{self.path.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if self.path.exists():
+            os.replace(self.path, replaced)
+        os.replace(self.unfinished, self.path)
+        shutil.rmtree(replaced, ignore_errors=True)

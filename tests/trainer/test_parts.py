@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from src.checkpoint import atomic_directory
 from src.trainer.ema import EMA
 from src.trainer.options import TrainerOptions
 from src.trainer.run_folder import RunFolder
 from src.trainer.schedules import noam, warmup_cosine
 from src.utils.devices import choose_device, choose_precision
 from src.utils.errors import UserError
+from src.utils.files import atomic_directory
 from src.utils.state_files import load_state, save_state
 
 
