@@ -111,7 +111,8 @@ def _choice_with(parts: dict[str, dict[str, Any]], model_config: dict[str, Any])
     for file in sorted((CONFIGS / "model" / ("listener" if hears else "")).glob("[!_]*.yaml")):
         node = OmegaConf.create({"model": _described(file)})
         described = OmegaConf.to_container(node, resolve=True)["model"]
-        if ("frontend" in described) != ("frontend" in parts) or _unpinned(_fixed_parts(described)) != wanted:
+        both = {"frontend", "encoder"}
+        if both & described.keys() != both & parts.keys() or _unpinned(_fixed_parts(described)) != wanted:
             continue
         if hears:
             return f"model/listener={file.stem}"

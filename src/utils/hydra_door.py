@@ -68,7 +68,9 @@ def _unknown_key(key: str, name: str, overrides: list[str]) -> str:
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         plain = _plain(name)
     siblings = OmegaConf.select(OmegaConf.create(plain), group) if group else plain
-    if group and siblings is None and OmegaConf.select(OmegaConf.create(plain), group.rpartition(".")[0]):
+    parent, _, part = group.rpartition(".")
+    above = OmegaConf.select(OmegaConf.create(plain), parent) if parent else plain
+    if siblings is None and isinstance(above, Mapping | DictConfig) and part in above:
         return f"{group} is null in -cn={name}; give all of it, as '{group}={{{last}: ..., ...}}'"
     names = [str(sibling) for sibling in siblings] if isinstance(siblings, Mapping | DictConfig) else []
     if last in names:
