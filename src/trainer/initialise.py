@@ -77,10 +77,10 @@ def _lost(model: nn.Module, homeless: Collection[str]) -> str | None:
 
 
 def _reason(fresh: list[str], theirs: Collection[str], same_tokens: bool) -> str:
-    if not same_tokens:
-        return "the tokens differ"
     without = "it has no layers of these names"
-    return without if set(fresh).isdisjoint(theirs) else f"their shapes differ, or {without}"
+    if set(fresh).isdisjoint(theirs):
+        return without
+    return f"their shapes differ, or {without}" if same_tokens else "the tokens differ"
 
 
 def _parts(names: list[str]) -> str:

@@ -225,7 +225,7 @@ def test_a_run_goes_on_as_if_it_had_never_stopped(hub, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["conformer_ctc", "conformer_rnnt", "conformer_las", "paraformer"])
-def test_a_conformer_of_another_family_listens(family, hub, tmp_path):
+def test_a_conformer_of_another_family_listens(family, hub, tmp_path, capsys):
     """Its encoder, frozen: taken with trainer.init_from, and as it was after training."""
     base = ["+test=tiny", "datasets=samples", f"datasets.train.data_dir={SAMPLES}", "writer=[none]"]
     small = ["model.encoder.dim=16", "model.encoder.subsampling_channels=4"]
@@ -242,6 +242,7 @@ def test_a_conformer_of_another_family_listens(family, hub, tmp_path):
     llm += ["~decoders.beam", "~decoders.sample", f"trainer.init_from={listener}", f"save_dir={tmp_path}"]
     trainer = build_trainer(compose("speech_llm", llm))
     checkpoint = trainer.run()
+    assert "start anew because it has no layers of these names (projector, writer)" in capsys.readouterr().out
     theirs, ours = (load_file(path / "model.safetensors") for path in (listener, checkpoint))
     taken = [name for name in theirs if name.startswith("encoder.")]
     assert taken and all(torch.equal(ours[name], theirs[name]) for name in taken)
