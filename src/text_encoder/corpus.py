@@ -71,7 +71,7 @@ def read_lines(file: str | Path) -> Iterator[str]:
 def read_corpus(paths: Iterable[str | Path]) -> list[str]:
     """Normalised, non-empty lines of all files and folders; says which files cannot be read and are left out.
 
-    Raises ``UserError`` where there is nothing.
+    Raises ``UserError`` where there are no such files, or none that can be read.
     """
     lines: list[str] = []
     skipped: list[TextError] = []

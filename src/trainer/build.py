@@ -43,8 +43,7 @@ def build_trainer(config: DictConfig) -> Trainer:
     run = RunOptions(config.run_name, config.save_dir, config.seed, config.num_workers)
     options = build_settings(TrainerOptions, config.trainer, "trainer")
     run_dir = Path(run.save_dir) / run.run_name
-    if options.init_from and not (options.resume_from and RunFolder(run_dir).newest()):
-        find_checkpoint(options.init_from)  # before minutes of making a large model
+    _require_start(options, run_dir)
     device = choose_device(options.device)
     processes = Processes.join(device)
     share = {"rank": processes.rank, "processes": processes.count}
@@ -214,6 +213,12 @@ def _without_paths(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {k: _without_paths(v) for k, v in node.items() if not k.endswith(("_dir", "_file"))}
+
+
+def _require_start(options: TrainerOptions, run_dir: Path) -> None:
+    """Raises ``UserError`` for an ``init_from`` that is not there: now, not after minutes of making a large model."""
+    if options.init_from and not (options.resume_from and RunFolder(run_dir).newest()):
+        find_checkpoint(options.init_from)
 
 
 def _parameter_groups(
